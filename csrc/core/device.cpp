@@ -1,0 +1,52 @@
+#include "core/device.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "core/check.h"
+
+namespace higgs_rt {
+
+namespace {
+
+constexpr std::size_t kAlignment = 256;
+
+class CpuDevice final : public Device {
+ public:
+  DeviceKind kind() const override { return DeviceKind::kCpu; }
+  std::string name() const override { return "cpu"; }
+
+  std::shared_ptr<void> allocate(std::size_t bytes) override {
+    const std::size_t rounded = (bytes / kAlignment + 1) * kAlignment;
+    void* memory = std::aligned_alloc(kAlignment, rounded);
+    if (memory == nullptr) {
+      fail(ErrorCode::kResourceExhausted, "cpu", "could not allocate ", rounded, " bytes");
+    }
+    return {memory, std::free};
+  }
+
+  void copy_from_host(void* device, const void* host, std::size_t bytes) override {
+    if (bytes != 0) std::memcpy(device, host, bytes);
+  }
+  void copy_to_host(void* host, const void* device, std::size_t bytes) override {
+    if (bytes != 0) std::memcpy(host, device, bytes);
+  }
+  void synchronize() override {}
+};
+
+}  // namespace
+
+std::unique_ptr<Device> make_cpu_device() { return std::make_unique<CpuDevice>(); }
+
+std::unique_ptr<Device> make_device(const std::string& name) {
+  if (name == "cpu") return make_cpu_device();
+  if (name == "cuda") return make_cuda_device(0);
+  const std::string prefix = "cuda:";
+  if (name.starts_with(prefix) && name.size() > prefix.size() && name.size() < prefix.size() + 4 &&
+      name.find_first_not_of("0123456789", prefix.size()) == std::string::npos) {
+    return make_cuda_device(std::stoi(name.substr(prefix.size())));
+  }
+  fail(ErrorCode::kInvalidArgument, "device", "expected cpu, cuda or cuda:N, got \"", name, "\"");
+}
+
+}  // namespace higgs_rt

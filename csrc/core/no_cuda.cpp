@@ -1,0 +1,12 @@
+// Linked in place of core/cuda when the build has no CUDA.
+#include "core/check.h"
+#include "core/device.h"
+
+namespace higgs_rt {
+
+std::unique_ptr<Device> make_cuda_device(int ordinal) {
+  fail(ErrorCode::kUnsupported, "device", "cuda:", ordinal,
+       " was asked for, but this build has no CUDA (configure with -DHIGGS_RT_CUDA=ON)");
+}
+
+}  // namespace higgs_rt

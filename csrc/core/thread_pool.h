@@ -1,0 +1,28 @@
+// Threads for the CPU operations of one engine.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+namespace higgs_rt {
+
+// The calling thread takes part, so a pool of size 1 starts no thread. One parallel_for runs at a
+// time per pool; calls from several threads are taken in turn. Work items must not throw.
+class ThreadPool {
+ public:
+  // 0: as many as the process may run on.
+  explicit ThreadPool(std::int32_t num_threads);
+  ~ThreadPool();
+  std::int32_t size() const;
+  // Calls body(begin, end) on disjoint ranges that cover [0, count), each a multiple of `grain`
+  // long except the last. Returns when all have finished.
+  void parallel_for(std::int64_t count, std::int64_t grain,
+                    const std::function<void(std::int64_t, std::int64_t)>& body);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace higgs_rt
