@@ -1,0 +1,1 @@
+"""Model directories: finding their files, and random checkpoints for tests and benchmarks."""
