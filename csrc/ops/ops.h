@@ -1,0 +1,117 @@
+// The contract of every operation. Models are written over Ops and never name a device.
+//
+// All tensors are contiguous, row-major and on the device of the Ops. Work is enqueued in order.
+// Activations are fp32 on the CPU (fp32 or bf16 on CUDA, one type per model); sums are fp32.
+// Outputs must not overlap inputs unless stated. Shapes are checked; a mismatch throws kInternal.
+//
+// Row independence: every op that takes rows computes each row with an order of operations that
+// does not depend on the other rows or on their number. A request therefore gives the same columns
+// alone, in any batch and under any split of its prompt into chunks.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "core/device.h"
+#include "core/tensor.h"
+#include "core/thread_pool.h"
+#include "kv/kv_layout.h"
+
+namespace higgs_rt {
+
+class Ops {
+ public:
+  virtual ~Ops() = default;
+  virtual Device& device() = 0;
+
+  // --- Decoder ------------------------------------------------------------------------------
+
+  // out[i] = ids[i] < V ? table[ids[i]] : table_rows[ids[i] - V].
+  // table [V, H] fp32 or bf16, table_rows [n, H] fp32 (may have no rows), ids [R] i32, out [R, H].
+  virtual void embed_text(const TensorView& table, const TensorView& table_rows,
+                          const TensorView& ids, const TensorView& out) = 0;
+
+  // out[i] = index[i] >= StepBatch::kFeedback ? last[index[i] - kFeedback] : given[index[i]].
+  // index [R] i32, given [n, K] i32, last [rows, K] i32, out [R, K] i32.
+  virtual void gather_columns(const TensorView& index, const TensorView& given,
+                              const TensorView& last, const TensorView& out) = 0;
+
+  // out[i] = sum over k of table[k * V + columns[i, k]] (specification 3.1), V = table rows / K.
+  // table [K * V, H] fp32 or bf16, columns [R, K] i32, out [R, H].
+  virtual void embed_columns(const TensorView& table, const TensorView& columns,
+                             const TensorView& out) = 0;
+
+  // out = x / sqrt(mean(x^2) + eps) * weight; x and out [R, H] (may be the same), weight [H] fp32
+  // or bf16.
+  virtual void rms_norm(const TensorView& x, const TensorView& weight, float eps,
+                        const TensorView& out) = 0;
+
+  // out = x weight^T, or out += x weight^T when `accumulate`.
+  // x [R, I], weight [O, I] fp32 or bf16, out [R, O].
+  virtual void linear(const TensorView& x, const TensorView& weight, const TensorView& out,
+                      bool accumulate = false) = 0;
+
+  // Rotates pairs (i, i + D/2) of every head by the row's position (specification 3.4), in place.
+  // x [R, heads, D], positions [R] i32, table [positions, D/2, 2] fp32 (cos, sin).
+  virtual void rope(const TensorView& x, const TensorView& positions, const TensorView& table) = 0;
+
+  // Writes row i of k and v to slot slots[i]. k, v [R, Hk, D], slots [R] i32,
+  // caches [num_slots, Hk, D].
+  virtual void store_kv(const TensorView& k, const TensorView& v, const TensorView& slots,
+                        const TensorView& k_cache, const TensorView& v_cache) = 0;
+
+  struct AttentionBatch {
+    TensorView sequence;     // [R] i32: sequence of each row
+    TensorView position;     // [R] i32: row i attends to positions 0..position[i] of its sequence
+    TensorView block_table;  // [sequences, max_blocks] i32
+    KvLayout layout;
+  };
+  // Causal attention over the paged cache, scale 1/sqrt(D), softmax in fp32. Query head h reads
+  // key/value head h / (Hq / Hk). q and out [R, Hq, D], caches [num_slots, Hk, D].
+  virtual void attention(const TensorView& q, const TensorView& k_cache, const TensorView& v_cache,
+                         const AttentionBatch& batch, const TensorView& out) = 0;
+
+  // out = silu(gate) * up; all [R, F]; out may be gate or up.
+  virtual void swiglu(const TensorView& gate, const TensorView& up, const TensorView& out) = 0;
+
+  // out[i] = x[rows[i]]; x [R, H], rows [n] i32, out [n, H].
+  virtual void gather_rows(const TensorView& x, const TensorView& rows, const TensorView& out) = 0;
+
+  // --- Codec decoder (specification 8.1); time is the last axis ------------------------------
+
+  // out[d, t] = bias[d] + sum over k of tables[k, codes[k, t], d].
+  // tables [K, V, D] fp32, bias [D], codes [K, T] i32, out [D, T].
+  virtual void sum_code_tables(const TensorView& tables, const TensorView& bias,
+                               const TensorView& codes, const TensorView& out) = 0;
+
+  struct Conv1d {
+    std::int64_t stride = 1;
+    std::int64_t dilation = 1;
+    std::int64_t padding = 0;         // zeros on each side
+    std::int64_t output_padding = 0;  // transposed only
+  };
+  // out[o, t] = bias[o] + sum over c, k of weight[o, c, k] x[c, t + k dilation - padding], stride 1;
+  // plus residual[o, t] when given. x [C, T], weight [O, C, K] fp32, bias [O], out [O, T'],
+  // T' = T + 2 padding - dilation (K - 1). `residual` may be `out`.
+  virtual void conv1d(const TensorView& x, const TensorView& weight, const TensorView& bias,
+                      const Conv1d& conv, const TensorView* residual, const TensorView& out) = 0;
+
+  // Transposed convolution: out[o, t stride + k - padding] += weight[c, o, k] x[c, t], plus bias.
+  // x [C, T], weight [C, O, K] fp32, bias [O], out [O, T'],
+  // T' = (T - 1) stride - 2 padding + K + output_padding.
+  virtual void conv_transpose1d(const TensorView& x, const TensorView& weight,
+                                const TensorView& bias, const Conv1d& conv,
+                                const TensorView& out) = 0;
+
+  // out = x + sin^2(alpha x) / (alpha + 1e-9); x and out [C, T] (may be the same), alpha [C].
+  virtual void snake(const TensorView& x, const TensorView& alpha, const TensorView& out) = 0;
+};
+
+// `device` and `pool` must outlive the Ops.
+std::unique_ptr<Ops> make_cpu_ops(Device& device, ThreadPool& pool);
+// Throws kUnsupported when this build has no CUDA operations.
+std::unique_ptr<Ops> make_cuda_ops(Device& device);
+// Instruction set that the CPU kernels use on this machine: "avx512", "avx2" or "generic".
+const char* cpu_isa();
+
+}  // namespace higgs_rt
