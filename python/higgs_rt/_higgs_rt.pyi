@@ -1,0 +1,220 @@
+"""Native module: bindings of the C++ API (csrc/include/higgs_rt). No logic lives here.
+
+Every call that can wait releases the GIL. Errors of the runtime are raised as the classes of
+`higgs_rt.errors`, chosen by the C++ error code.
+"""
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+class StreamRule(Enum):
+    FIRST_EOS = 0
+    TRANSFORMERS = 1
+
+class FinishReason(Enum):
+    NONE = 0
+    STOP = 1
+    LENGTH = 2
+    CANCELLED = 3
+    ERROR = 4
+
+class OutputKind(Enum):
+    WAVEFORM = 0
+    FRAMES = 1
+
+class SamplingParams:
+    temperature: float
+    top_k: int
+    top_p: float
+    ras_window: int
+    ras_max_repeat: int
+    seed: int
+    rule: StreamRule
+    def __init__(
+        self,
+        *,
+        temperature: float = 0.7,
+        top_k: int = 0,
+        top_p: float = 0.95,
+        ras_window: int = 7,
+        ras_max_repeat: int = 2,
+        seed: int = 0,
+        rule: StreamRule = ...,
+    ) -> None: ...
+
+class PromptSegment:
+    @staticmethod
+    def text(ids: Sequence[int]) -> PromptSegment: ...
+    @staticmethod
+    def audio(codes: NDArray[np.int32]) -> PromptSegment:
+        """codes [num_codebooks, num_frames], without BOS, EOS and delay."""
+    @staticmethod
+    def table(rows: NDArray[np.float32]) -> PromptSegment:
+        """rows [n, hidden_size]."""
+
+class Request:
+    max_columns: int
+    output: OutputKind
+    stream: bool
+    first_chunk_frames: int
+    max_chunk_frames: int
+    sampling: SamplingParams
+    def __init__(
+        self,
+        prompt: Sequence[PromptSegment],
+        sampling: SamplingParams = ...,
+        *,
+        max_columns: int = 2048,
+        output: OutputKind = ...,
+        stream: bool = False,
+        first_chunk_frames: int = 8,
+        max_chunk_frames: int = 64,
+    ) -> None: ...
+
+class Chunk:
+    @property
+    def pcm(self) -> NDArray[np.float32]:
+        """[num_samples], mono in [-1, 1]; empty for OutputKind.FRAMES."""
+    @property
+    def frames(self) -> NDArray[np.int32]:
+        """[num_codebooks, num_frames]."""
+    @property
+    def columns(self) -> NDArray[np.int32]:
+        """[num_columns, num_codebooks], last chunk only; the all-BOS column comes first."""
+    @property
+    def last(self) -> bool: ...
+    @property
+    def finish(self) -> FinishReason: ...
+    @property
+    def error(self) -> str: ...
+
+class RequestTiming:
+    started: float
+    first_column: float
+    first_chunk: float
+    finished: float
+
+class Stream:
+    def next(self, timeout: float | None = None) -> Chunk | None:
+        """Next chunk; None after the last one. Raises TimeoutError after `timeout` seconds.
+
+        Wakes up regularly to let Python handle signals, so Ctrl-C works while waiting.
+        """
+    def on_chunk(self, callback: Callable[[Chunk], None]) -> None:
+        """Calls back from a runtime thread (with the GIL held) for every chunk."""
+    def cancel(self) -> None: ...
+    @property
+    def done(self) -> bool: ...
+    @property
+    def id(self) -> int: ...
+    @property
+    def timing(self) -> RequestTiming: ...
+
+class RuntimeConfig:
+    model_dir: str
+    codec_dir: str
+    device: str
+    backend: str
+    num_threads: int
+    max_batch: int
+    max_queue: int
+    max_step_tokens: int
+    max_sequence: int
+    block_tokens: int
+    num_blocks: int
+    max_buffered_chunks: int
+    def __init__(
+        self,
+        model_dir: str,
+        *,
+        codec_dir: str = "",
+        device: str = "cpu",
+        backend: str = "native",
+        num_threads: int = 0,
+        max_batch: int = 32,
+        max_queue: int = 256,
+        max_step_tokens: int = 256,
+        max_sequence: int = 4096,
+        block_tokens: int = 16,
+        num_blocks: int = 0,
+        max_buffered_chunks: int = 64,
+    ) -> None: ...
+
+class ModelInfo:
+    model_dir: str
+    layout: str
+    weight_dtype: str
+    device: str
+    engine: str
+    num_parameters: int
+    num_layers: int
+    hidden_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    text_vocab: int
+    num_codebooks: int
+    codebook_vocab: int
+    max_sequence: int
+    block_tokens: int
+    num_blocks: int
+    kv_bytes: int
+    has_codec: bool
+    sample_rate: int
+    samples_per_frame: int
+    num_threads: int
+    cpu_isa: str
+
+class RuntimeStats:
+    submitted: int
+    finished: int
+    cancelled: int
+    failed: int
+    refused: int
+    preemptions: int
+    steps: int
+    columns: int
+    prompt_rows: int
+    running: int
+    waiting: int
+    free_blocks: int
+    total_blocks: int
+    forward_seconds: float
+    sample_seconds: float
+    step_seconds: float
+
+class Runtime:
+    @staticmethod
+    def load(config: RuntimeConfig) -> Runtime: ...
+    def submit(self, request: Request) -> Stream: ...
+    def decode_frames(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
+        """codes [num_codebooks, num_frames] -> pcm [num_frames * samples_per_frame]."""
+    @property
+    def info(self) -> ModelInfo: ...
+    @property
+    def stats(self) -> RuntimeStats: ...
+    def shutdown(self) -> None: ...
+
+class Probe:
+    """Teacher-forced logits of an engine, for parity tests and verification."""
+    def __init__(self, config: RuntimeConfig) -> None: ...
+    def logits(
+        self,
+        prompt: Sequence[PromptSegment],
+        columns: NDArray[np.int32],
+        chunk_rows: int = 0,
+    ) -> NDArray[np.float32]:
+        """Runs prompt then `columns` [n, num_codebooks] (BOS column first).
+
+        Returns [n, num_codebooks, codebook_vocab]: the logits at every given column. `chunk_rows`
+        splits the run into steps of at most that many rows; 0: as large as the engine allows.
+        """
+
+def apply_delay(codes: NDArray[np.int32], codebook_size: int) -> NDArray[np.int32]:
+    """codes [K, T] -> columns [T + K + 1, K] with BOS and EOS columns (specification 5)."""
+
+def build_info() -> str: ...
+def version() -> str: ...
