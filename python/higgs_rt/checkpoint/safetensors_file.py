@@ -26,16 +26,18 @@ def to_bfloat16_bits(values: FloatArray) -> npt.NDArray[np.uint16]:
     return (rounded >> np.uint32(16)).astype(np.uint16)
 
 
-def _encode(values: FloatArray, dtype: str) -> npt.NDArray[Any]:
+def _encode(values: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
+    if values.dtype == np.int32:
+        return np.ascontiguousarray(values)
     if dtype == "bfloat16":
         return to_bfloat16_bits(values)
     return np.ascontiguousarray(values, dtype=np.dtype(dtype))
 
 
 def write_safetensors(
-    path: Path, tensors: Mapping[str, FloatArray], dtype: str = "float32"
+    path: Path, tensors: Mapping[str, npt.NDArray[Any]], dtype: str = "float32"
 ) -> None:
-    """Write `tensors` (fp32, any shape) to one file as `dtype` (float32, bfloat16 or float16)."""
+    """Write `tensors` to one file: fp32 as `dtype` (float32, bfloat16, float16), int32 as it is."""
     if dtype not in _DTYPE_NAMES:
         raise ValueError(f"[dtype] expected one of {sorted(_DTYPE_NAMES)}, got {dtype!r}")
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -43,7 +45,7 @@ def write_safetensors(
     offset = 0
     for name, values in encoded.items():
         header[name] = {
-            "dtype": _DTYPE_NAMES[dtype],
+            "dtype": "I32" if values.dtype == np.int32 else _DTYPE_NAMES[dtype],
             "shape": list(values.shape),
             "data_offsets": [offset, offset + values.nbytes],
         }
