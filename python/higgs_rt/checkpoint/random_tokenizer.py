@@ -62,7 +62,7 @@ def write_byte_tokenizer(path: Path, vocab: int) -> None:
     table.update({f"<|unused_{index}|>": index for index in range(256, first)})
     table.update({token["content"]: token["id"] for token in added})
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
-    tokenizer = {
+    tokenizer: dict[str, Any] = {
         "version": "1.0",
         "truncation": None,
         "padding": None,

@@ -176,12 +176,8 @@ def is_weight_normed(name: str) -> bool:
 
 def original_name(name: str, num_blocks: int) -> str:
     """The original layout's name of a canonical name; `num_blocks` is the number of ratios."""
-    for side, root in (
-        ("acoustic_encoder", "encoder.block"),
-        ("acoustic_decoder", "decoder_2.model"),
-    ):
-        if name.startswith(f"{side}."):
-            return f"{root}.{_original_acoustic(name, side, num_blocks)}"
+    if name.startswith(("acoustic_encoder.", "acoustic_decoder.")):
+        return _original_acoustic(name, num_blocks)
     if name.startswith(("encoder_semantic.", "decoder_semantic.")):
         # Every convolution but the 1x1 of the residual units sits in a wrapper named `conv`.
         if ".res_units." in name and ".conv2." in name:
@@ -198,24 +194,23 @@ def original_name(name: str, num_blocks: int) -> str:
     return name
 
 
-def _original_acoustic(name: str, side: str, num_blocks: int) -> str:
-    """The part of an original acoustic name after `encoder.block.` or `decoder_2.model.`."""
-    rest = name.removeprefix(f"{side}.").split(".")
-    if rest[0] != "block":
-        return ".".join(
-            [
-                {"conv1": "0", "snake1": f"{num_blocks + 1}"}.get(rest[0], f"{num_blocks + 2}"),
-                *rest[1:],
-            ]
-        )
-    block, part, tail = int(rest[1]) + 1, rest[2], rest[3:]
+def _original_acoustic(name: str, num_blocks: int) -> str:
+    """Original name of an acoustic tensor: lists of layers, addressed by position only."""
+    side, part, *rest = name.split(".")
     encoder = side == "acoustic_encoder"
-    if part.startswith("res_unit"):
-        position = int(part.removeprefix("res_unit")) + (-1 if encoder else 1)
-        inner = SNAKE_AND_CONVS.index(tail[0])
-        return ".".join([f"{block}.block.{position}.block.{inner}", *tail[1:]])
-    position = {"snake1": 3 if encoder else 0, "conv1": 4, "conv_t1": 1}[part]
-    return ".".join([f"{block}.block.{position}", *tail])
+    root = "encoder.block" if encoder else "decoder_2.model"
+    if part != "block":
+        outer = {"conv1": 0, "snake1": num_blocks + 1, "conv2": num_blocks + 2}[part]
+        return ".".join([root, str(outer), *rest])
+    outer = int(rest[0]) + 1
+    layer, *tail = rest[1:]
+    if layer.startswith("res_unit"):
+        # Residual units come first in an encoder block, last in a decoder block.
+        position = int(layer.removeprefix("res_unit")) + (-1 if encoder else 1)
+        tail = ["block", str(SNAKE_AND_CONVS.index(tail[0])), *tail[1:]]
+    else:
+        position = {"snake1": 3 if encoder else 0, "conv1": 4, "conv_t1": 1}[layer]
+    return ".".join([root, str(outer), "block", str(position), *tail])
 
 
 def stored_weight_names(name: str) -> tuple[tuple[str, ...], ...]:

@@ -95,7 +95,7 @@ def _open_safetensors(directory: Path, files: list[Path]) -> TensorStore:
     opened: dict[str, Any] = {}
     for file in files:
         try:
-            handle = safe_open(file, framework="pt")
+            handle: Any = safe_open(file, framework="pt")
             for name in handle.keys():  # noqa: SIM118 (not a dict)
                 shapes[name] = tuple(handle.get_slice(name).get_shape())
                 opened[name] = handle
@@ -130,7 +130,8 @@ def _folded(store: TensorStore, parts: tuple[str, ...], per_tap: bool) -> torch.
             f"[{store.directory}:{parts[0]}] expected shape {expected}, got {tuple(g.shape)}"
         )
     dims = [dim for dim in range(v.dim()) if dim != kept]
-    return g * v / torch.linalg.vector_norm(v, dim=dims, keepdim=True)
+    folded: torch.Tensor = g * v / torch.linalg.vector_norm(v, dim=dims, keepdim=True)
+    return folded
 
 
 def _require_known(store: TensorStore, config: CodecConfig) -> None:

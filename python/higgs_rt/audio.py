@@ -1,0 +1,213 @@
+"""Audio files and reference recordings: reading, resampling, writing, checks at the door."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr
+
+from higgs_rt.errors import AudioError
+
+Samples = npt.NDArray[np.float32]
+
+# The codec's rate in Hz and the samples of one frame (spec 1.3).
+CODEC_SAMPLE_RATE = 24000
+FRAME_SAMPLES = 960
+
+# By extension: libsndfile's format and subtype, and whether samples are stored as 16-bit integers.
+_WRITERS = {
+    ".wav": ("WAV", "PCM_16", True),
+    ".flac": ("FLAC", "PCM_16", True),
+    ".ogg": ("OGG", "VORBIS", False),
+}
+# libsndfile's Vorbis encoder overflows its stack on one very long write.
+_WRITE_BLOCK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Audio:
+    """Mono samples, fp32 [n], nominally in [-1, 1], and their rate in Hz."""
+
+    samples: Samples
+    sample_rate: int
+
+    @property
+    def seconds(self) -> float:
+        """Duration in seconds."""
+        return len(self.samples) / self.sample_rate
+
+
+@dataclass(frozen=True)
+class ReferenceLimits:
+    """What a reference recording must satisfy; durations in seconds, rates in Hz."""
+
+    min_seconds: float = 0.2
+    max_seconds: float = 60.0
+    min_sample_rate: int = 8000
+    max_sample_rate: int = 192000
+    # Peak of the mono mix below which a recording counts as silent (-60 dB of full scale).
+    silence_peak: float = 1e-3
+
+
+def read_audio(path: str | Path, *, max_seconds: float | None = None) -> Audio:
+    """Read a file of any format libsndfile knows, mixed to mono (mean over channels).
+
+    Raises AudioError naming the file when it is missing, unreadable, empty, cut short, or longer
+    than `max_seconds`; of a too long file nothing beyond the limit is decoded.
+    """
+    path = Path(path)
+    if not path.is_file():
+        found = "a directory" if path.is_dir() else "no such file"
+        raise AudioError(f"[{path}] expected an audio file, got {found}")
+    if path.stat().st_size == 0:
+        raise AudioError(f"[{path}] expected an audio file, got an empty file")
+    try:
+        with soundfile.SoundFile(path) as file:
+            return _read_open(path, file, max_seconds)
+    except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
+        raise AudioError(f"[{path}] expected a readable audio file, got: {error}") from None
+
+
+def _read_open(path: Path, file: Any, max_seconds: float | None) -> Audio:
+    rate, declared = int(file.samplerate), int(file.frames)
+    limit = -1 if max_seconds is None else int(max_seconds * rate)
+    # A stream's header may not know its length; then reading one frame too many tells.
+    if limit >= 0 and declared > limit:
+        _refuse_long(path, max_seconds, f"{declared / rate:.2f} s")
+    channels = file.read(limit + 1 if limit >= 0 else -1, dtype="float32", always_2d=True)
+    if limit >= 0 and len(channels) > limit:
+        _refuse_long(path, max_seconds, "more")
+    if len(channels) == 0:
+        raise AudioError(f"[{path}] expected samples, got none")
+    # A compressed stream's declared length can be an estimate; a FLAC or PCM header is exact.
+    if file.format not in ("MP3", "MPEG", "OGG") and len(channels) < declared:
+        raise AudioError(f"[{path}] expected {declared} frames, got {len(channels)}: cut short")
+    return Audio(channels.mean(axis=1, dtype=np.float32), rate)
+
+
+def _refuse_long(path: Path, max_seconds: float | None, got: str) -> None:
+    raise AudioError(f"[{path}] expected at most {max_seconds:g} s of audio, got {got}")
+
+
+def resample(samples: Samples, from_rate: int, to_rate: int) -> Samples:
+    """Resample fp32 [n] between rates in Hz with soxr's HQ quality; about n to/from samples."""
+    if from_rate == to_rate:
+        return samples
+    out = soxr.resample(samples, from_rate, to_rate, quality="HQ")
+    return np.asarray(out, dtype=np.float32)
+
+
+def pcm16(samples: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int16]:
+    """16-bit samples of a waveform: clipped to [-1, 1], scaled by 32767, rounded.
+
+    Raises AudioError when a sample is NaN or infinite.
+    """
+    if not np.isfinite(samples).all():
+        raise AudioError("[pcm16] expected finite samples, got NaN or infinity")
+    return np.rint(np.clip(samples, -1.0, 1.0) * 32767.0).astype(np.int16)
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise AudioError unless `write_audio` can write a file at `path` (extension, folder)."""
+    path = Path(path)
+    if path.suffix.lower() not in _WRITERS:
+        raise AudioError(
+            f"[{path}] expected an extension of {', '.join(_WRITERS)}, got {path.suffix or 'none'}"
+        )
+    parent = path.parent
+    if path.is_dir():
+        raise AudioError(f"[{path}] expected a file name, got a directory")
+    if not parent.is_dir():
+        raise AudioError(f"[{path}] expected an existing folder {parent}, got none")
+    if not os.access(path if path.exists() else parent, os.W_OK):
+        raise AudioError(f"[{path}] expected a writable place, got no permission")
+
+
+def write_audio(path: str | Path, samples: npt.NDArray[np.floating[Any]], sample_rate: int) -> None:
+    """Write a mono waveform [n], clipped to [-1, 1], as .wav, .flac (16 bit) or .ogg (Vorbis).
+
+    Raises AudioError for another extension, a place that cannot be written, or samples that are
+    not finite and 1-D.
+    """
+    path = Path(path)
+    check_writable(path)
+    if samples.ndim != 1:
+        raise AudioError(f"[{path}] expected 1-D samples, got shape {samples.shape}")
+    container, subtype, integers = _WRITERS[path.suffix.lower()]
+    encoded = pcm16(samples)
+    data: npt.NDArray[Any] = encoded
+    if not integers:
+        data = np.clip(samples, -1.0, 1.0).astype(np.float32)
+    try:
+        with soundfile.SoundFile(
+            path, "w", sample_rate, channels=1, format=container, subtype=subtype
+        ) as file:
+            for begin in range(0, len(data), _WRITE_BLOCK):
+                file.write(data[begin : begin + _WRITE_BLOCK])
+    except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
+        raise AudioError(f"[{path}] expected a writable place, got: {error}") from None
+
+
+def prepare_reference(
+    source: str | Path | Audio | npt.NDArray[np.floating[Any]],
+    *,
+    sample_rate: int | None = None,
+    limits: ReferenceLimits | None = None,
+) -> Samples:
+    """Reference audio for the codec: fp32 [960 T] at 24 kHz, zeros appended to whole frames.
+
+    `source` is a file, an `Audio`, or an array [n] or [n, channels] with its `sample_rate` in Hz.
+    Several channels are mixed to mono. Raises AudioError, naming the source, the value and the
+    limit, when the audio is unreadable, empty, silent, not finite, too short, too long, or of a
+    sample rate outside the limits.
+    """
+    limits = limits or ReferenceLimits()
+    if isinstance(source, str | Path):
+        where = str(source)
+        audio = read_audio(source, max_seconds=limits.max_seconds)
+    elif isinstance(source, Audio):
+        where, audio = "reference", source
+    else:
+        where, audio = "reference", _from_array(source, sample_rate)
+    _check_reference(where, audio, limits)
+    samples = resample(audio.samples, audio.sample_rate, CODEC_SAMPLE_RATE)
+    return np.pad(samples, (0, -len(samples) % FRAME_SAMPLES))
+
+
+def _from_array(array: npt.NDArray[Any], sample_rate: int | None) -> Audio:
+    if sample_rate is None:
+        raise AudioError("[reference] expected the sample_rate of an array, got none")
+    if array.ndim not in (1, 2) or not np.issubdtype(array.dtype, np.floating):
+        raise AudioError(
+            "[reference] expected floating samples [n] or [n, channels], "
+            f"got {array.dtype} of shape {array.shape}"
+        )
+    mono = array if array.ndim == 1 else array.mean(axis=1)
+    return Audio(np.ascontiguousarray(mono, dtype=np.float32), sample_rate)
+
+
+def _check_reference(where: str, audio: Audio, limits: ReferenceLimits) -> None:
+    low, high = limits.min_sample_rate, limits.max_sample_rate
+    if not low <= audio.sample_rate <= high:
+        raise AudioError(
+            f"[{where}] expected a sample rate of {low}..{high} Hz, got {audio.sample_rate} Hz"
+        )
+    if not limits.min_seconds <= audio.seconds <= limits.max_seconds:
+        raise AudioError(
+            f"[{where}] expected {limits.min_seconds:g}..{limits.max_seconds:g} s of audio, "
+            f"got {audio.seconds:.3f} s"
+        )
+    if not np.isfinite(audio.samples).all():
+        raise AudioError(f"[{where}] expected finite samples, got NaN or infinity")
+    peak = float(np.abs(audio.samples).max())
+    if peak < limits.silence_peak:
+        raise AudioError(
+            f"[{where}] expected a peak of at least {limits.silence_peak:g} in the mono mix, "
+            f"got {peak:.2g}: silent"
+        )
