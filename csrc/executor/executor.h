@@ -12,14 +12,16 @@
 
 namespace higgs_rt {
 
-// Receives the columns of one request. The three calls come from the step thread, in order, and
-// must return quickly and not throw. paused() may be asked at any time.
+// Receives the columns of one request. The three calls come from the step thread, in order, with no
+// lock held; they must return quickly and not throw, and must not call Executor::shutdown().
+// paused() is asked by the step thread too.
 class ColumnSink {
  public:
   virtual ~ColumnSink() = default;
   virtual void on_started() {}
-  // Columns 0 (all BOS, synthetic), 1, 2, …; [num_codebooks]. The all-EOS column is included.
-  virtual void on_column(std::span<const std::int32_t> column) = 0;
+  // Columns 0 (all BOS, synthetic), 1, 2, …; [num_codebooks]. The column that ends the stream is
+  // included; `ended` is true for it alone (a length stop is no such end).
+  virtual void on_column(std::span<const std::int32_t> column, bool ended) = 0;
   // Exactly once, and last, for every request that submit() accepted.
   virtual void on_finish(FinishReason reason, const std::string& error) = 0;
   // Back-pressure: while true, the request is left out of the batch (it keeps its blocks unless
@@ -28,20 +30,26 @@ class ColumnSink {
 };
 
 struct ExecutorConfig {
-  std::int32_t max_batch = 32;         // requests running at the same time (= sampler rows)
-  std::int32_t max_queue = 256;        // waiting requests
-  std::int32_t max_step_tokens = 256;  // rows of one step; decode rows come first
-  std::int32_t max_sequence = 4096;    // prompt + generated positions of one request
+  // Requests running at the same time, paused ones included. At most EngineSpec::max_sequences, and
+  // the sampler must have that many rows.
+  std::int32_t max_batch = 32;
+  std::int32_t max_queue = 256;  // waiting requests
+  // Rows of one step; decode rows come first. max_batch + 1 .. EngineSpec::max_rows.
+  std::int32_t max_step_tokens = 256;
+  // Prompt positions + max_columns of one request. At most EngineSpec::max_positions.
+  std::int32_t max_sequence = 4096;
 };
 
 class Executor {
  public:
-  // `engine` and `sampler` must outlive the executor and are driven by its thread alone.
+  // `engine` and `sampler` must outlive the executor and are driven by its thread alone. Throws
+  // kInvalidArgument that names the field when the limits do not fit the engine.
   Executor(Engine& engine, Sampler& sampler, const ExecutorConfig& config);
   ~Executor();  // shutdown()
 
-  // Checks the request (field, value and limit are named) and queues it. Returns its id.
-  // `request.output`, `stream` and the chunk sizes are not used here.
+  // Checks the request and queues it. Returns its id, from 1. Throws kInvalidArgument (names field,
+  // value and limit), kResourceExhausted (the queue is full) or kUnavailable (shut down); `sink` is
+  // then never called. `request.output`, `stream` and the chunk sizes are not used here.
   std::uint64_t submit(Request request, std::shared_ptr<ColumnSink> sink);
   void cancel(std::uint64_t id);  // unknown or finished ids are ignored
   void wake();

@@ -1,0 +1,27 @@
+// Writes the rows of one step into a StepBatch.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "batch/step_batch.h"
+#include "engine/engine.h"
+#include "executor/sequence.h"
+
+namespace higgs_rt {
+
+struct BatchItem {
+  Sequence* sequence = nullptr;
+  std::int32_t rows = 0;  // positions [computed, computed + rows) of the sequence
+};
+
+// True when the item reaches the last known position, so that its logits give the next column.
+inline bool wants_logits(const BatchItem& item) {
+  return item.sequence->computed + item.rows == item.sequence->size();
+}
+
+// Every sequence's blocks cover its rows. A lone row at the last column is fed back on the device;
+// every other column comes from the host copy. logit_rows and sampler_rows are in item order.
+void build_batch(std::span<const BatchItem> items, const EngineSpec& spec, StepBatch& batch);
+
+}  // namespace higgs_rt

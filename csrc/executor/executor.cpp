@@ -1,0 +1,69 @@
+#include "executor/executor.h"
+
+#include <mutex>
+#include <thread>
+
+#include "core/check.h"
+#include "executor/mailbox.h"
+#include "executor/request_check.h"
+#include "executor/step_loop.h"
+#include "kv/block_pool.h"
+
+namespace higgs_rt {
+namespace {
+
+const ExecutorConfig& checked(const ExecutorConfig& config, const EngineSpec& spec) {
+  check_config(config, spec);
+  return config;
+}
+
+}  // namespace
+
+struct Executor::Impl {
+  Impl(Engine& engine, Sampler& sampler, const ExecutorConfig& the_config)
+      : config(checked(the_config, engine.spec())),
+        spec(engine.spec()),
+        pool(spec.kv.num_blocks),
+        mailbox(config.max_queue, spec.kv.num_blocks),
+        loop(engine, sampler, config, mailbox, pool),
+        thread([this] { loop.run(); }) {}
+
+  const ExecutorConfig config;
+  const EngineSpec spec;
+  BlockPool pool;
+  Mailbox mailbox;
+  StepLoop loop;
+  std::mutex join_mutex;
+  std::thread thread;  // last: it uses all of the above
+};
+
+Executor::Executor(Engine& engine, Sampler& sampler, const ExecutorConfig& config)
+    : impl_(std::make_unique<Impl>(engine, sampler, config)) {}
+
+Executor::~Executor() { shutdown(); }
+
+std::uint64_t Executor::submit(Request request, std::shared_ptr<ColumnSink> sink) {
+  try {
+    check(sink != nullptr, "submit", "sink: expected a receiver, got none");
+    check_request(request, impl_->config, impl_->spec);
+  } catch (const Error&) {
+    impl_->mailbox.count_refusal();
+    throw;
+  }
+  return impl_->mailbox.push(
+      std::make_unique<Sequence>(request, std::move(sink), impl_->spec, impl_->pool));
+}
+
+void Executor::cancel(std::uint64_t id) { impl_->mailbox.cancel(id); }
+
+void Executor::wake() { impl_->mailbox.wake(); }
+
+RuntimeStats Executor::stats() const { return impl_->mailbox.stats(); }
+
+void Executor::shutdown() {
+  impl_->mailbox.stop();
+  const std::scoped_lock lock(impl_->join_mutex);
+  if (impl_->thread.joinable()) impl_->thread.join();
+}
+
+}  // namespace higgs_rt

@@ -1,0 +1,49 @@
+// Which sequences take part in the next step: pure policy, no state, no threads.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kv/kv_layout.h"
+
+namespace higgs_rt {
+
+struct SchedulerLimits {
+  std::int32_t max_batch = 0;        // sequences admitted at the same time
+  std::int32_t max_step_tokens = 0;  // rows of one step; more than max_batch
+  KvLayout kv;
+};
+
+// What the policy knows about a sequence. One that was preempted has computed = blocks = 0.
+struct SequenceView {
+  std::int32_t size = 0;      // positions known: prompt and columns
+  std::int32_t computed = 0;  // positions whose keys and values are cached
+  std::int32_t blocks = 0;    // blocks held
+  bool paused = false;
+};
+
+// Apply in this order: preempt, admit, work.
+struct Plan {
+  struct Work {
+    std::int32_t sequence;  // index into `running`; admitted sequences follow in their order
+    std::int32_t rows;      // the next positions to compute
+  };
+  std::vector<std::int32_t> preempt;  // indices into `running`: give back all blocks
+  std::int32_t admit = 0;             // sequences taken from the front of `waiting`
+  std::vector<Work> work;             // each needs blocks for its whole `size`
+};
+
+// `running`: in order of admission. `waiting`: in order of arrival. `free_blocks`: not held by any.
+//
+// Decode rows come first, then prompts (and recomputation) in chunks, oldest first, within
+// max_step_tokens; a running stream therefore never waits for a prompt. A sequence that lacks
+// blocks takes them from paused sequences, most recently admitted first, then from more recently
+// admitted ones that are not part of this step. A prompt starts only when all its blocks are there
+// and one is left for every running sequence, and nothing younger starts before it. When any
+// sequence is not paused and each fits the pool alone, the plan has work, and the oldest of them is
+// never preempted.
+Plan make_plan(const SchedulerLimits& limits, std::span<const SequenceView> running,
+               std::span<const SequenceView> waiting, std::int32_t free_blocks);
+
+}  // namespace higgs_rt
