@@ -1,0 +1,43 @@
+"""What a text must be like before it becomes a prompt."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from higgs_rt.errors import InvalidRequestError
+from higgs_rt.prompt.normalize import SPEAKER_TAG
+
+DEFAULT_MAX_TEXT_CHARS = 5000
+
+# Control tokens of the prompt format; in a caller's text they would forge its structure.
+_CONTROL_TOKEN = re.compile(r"<\|[^<>|\s]+\|>")
+
+
+def check_text(text: str, *, field: str = "text", max_chars: int = DEFAULT_MAX_TEXT_CHARS) -> None:
+    """Raise InvalidRequestError, naming `field`, unless `text` can be spoken.
+
+    It must be at most `max_chars` characters, hold a letter or digit besides speaker tags, be
+    encodable, and hold no control token of the prompt format.
+    """
+    if not isinstance(text, str):
+        raise InvalidRequestError(f"[{field}] expected a string, got {type(text).__name__}")
+    if not text:
+        raise InvalidRequestError(f"[{field}] expected at least one word, got an empty string")
+    if len(text) > max_chars:
+        raise InvalidRequestError(
+            f"[{field}] expected at most {max_chars} characters, got {len(text)}"
+        )
+    if not text.strip():
+        raise InvalidRequestError(f"[{field}] expected at least one word, got only white space")
+    if any(unicodedata.category(char) == "Cs" for char in text):
+        raise InvalidRequestError(f"[{field}] expected valid Unicode, got an unpaired surrogate")
+    control = _CONTROL_TOKEN.search(text)
+    if control:
+        raise InvalidRequestError(
+            f"[{field}] expected no control tokens of the prompt format, got {control.group()}"
+        )
+    words = SPEAKER_TAG.sub("", text)
+    if not any(char.isalnum() for char in words):
+        shown = text.strip() if len(text) <= 40 else text.strip()[:40] + "…"
+        raise InvalidRequestError(f"[{field}] expected at least one letter or digit, got {shown!r}")
