@@ -19,6 +19,9 @@ struct SamplerSpec {
 // What the host learns about a row after a step.
 struct SampledRow {
   bool finished = false;  // the stream ended with the column just written; do not feed it back
+  // The logits of a sampled codebook held a NaN or nothing above -inf: finished, and the column
+  // (all EOS) means nothing.
+  bool failed = false;
 };
 
 // Rows are slots for requests. Everything that shapes a row's columns (parameters, seed, step
