@@ -110,7 +110,7 @@ def pcm16(samples: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int16]:
     """
     if not np.isfinite(samples).all():
         raise AudioError("[pcm16] expected finite samples, got NaN or infinity")
-    return np.rint(np.clip(samples, -1.0, 1.0) * 32767.0).astype(np.int16)
+    return np.asarray(np.rint(np.clip(samples, -1.0, 1.0) * 32767.0), dtype=np.int16)
 
 
 def check_writable(path: str | Path) -> None:

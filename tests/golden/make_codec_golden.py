@@ -21,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "python" / "reference"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "python"))
 
-from codec_reference import CodecReference
+from reference.codec_reference import CodecReference
 
 from higgs_rt.checkpoint.random_codec import small_codec_config, write_random_codec
 from higgs_rt.checkpoint.safetensors_file import write_safetensors

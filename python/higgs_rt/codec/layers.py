@@ -174,7 +174,9 @@ class Quantizer(nn.Module):
         """Index [T] of the code nearest (Euclid) to each row of `residual` [T, fused]."""
         h = self.project_in(residual)
         embed = self.codebook.embed.t()
-        distance: Tensor = h.pow(2).sum(1, keepdim=True) - 2 * h @ embed + embed.pow(2).sum(0, keepdim=True)
+        distance: Tensor = (
+            h.pow(2).sum(1, keepdim=True) - 2 * h @ embed + embed.pow(2).sum(0, keepdim=True)
+        )
         return distance.argmin(dim=-1)
 
     def value(self, codes: Tensor) -> Tensor:

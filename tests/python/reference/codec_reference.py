@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torchaudio_standin
+
+from reference import torchaudio_standin
 
 
 class CodecReference:
@@ -16,7 +17,11 @@ class CodecReference:
 
     def __init__(self, directory: str | Path) -> None:
         self.uses_stand_in = torchaudio_standin.install()
-        from transformers import HiggsAudioV2TokenizerModel
+        # From its own module: `transformers` itself remembers, from when it was first imported,
+        # that torchaudio was missing.
+        from transformers.models.higgs_audio_v2_tokenizer.modeling_higgs_audio_v2_tokenizer import (
+            HiggsAudioV2TokenizerModel,
+        )
 
         loaded: Any = HiggsAudioV2TokenizerModel.from_pretrained(
             directory, dtype=torch.float32, output_loading_info=True
