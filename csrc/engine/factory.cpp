@@ -1,0 +1,16 @@
+#include "engine/factory.h"
+
+#include "core/check.h"
+#include "engine/native/native_engine.h"
+#include "engine/tensorrt/tensorrt_engine.h"
+
+namespace higgs_rt {
+
+LoadedEngine load_engine(const EngineConfig& config, Device& device, ThreadPool& pool) {
+  if (config.backend == "native") return load_native_engine(config, device, pool);
+  if (config.backend == "tensorrt") return load_tensorrt_engine(config, device);
+  fail(ErrorCode::kInvalidArgument, "backend", "expected native or tensorrt, got \"",
+       config.backend, "\"");
+}
+
+}  // namespace higgs_rt

@@ -1,0 +1,12 @@
+// Validation of a step against an engine's limits, before anything is written.
+#pragma once
+
+#include "batch/step_batch.h"
+#include "engine/engine.h"
+
+namespace higgs_rt {
+
+// Costs a few comparisons per row. Throws kInvalidArgument that names field, limit and value.
+void check_batch(const StepBatch& batch, const StepOutput& output, const EngineSpec& spec);
+
+}  // namespace higgs_rt

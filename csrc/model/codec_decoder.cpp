@@ -1,0 +1,177 @@
+#include "model/codec_decoder.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <vector>
+
+#include "core/check.h"
+#include "model/codec_weights.h"
+#include "model/receptive_field.h"
+
+namespace higgs_rt {
+
+namespace {
+
+// Frames decoded at once; longer utterances go block by block, so that memory stays bounded.
+constexpr std::int32_t kBlockFrames = 128;
+
+class NativeCodecDecoder final : public CodecDecoder {
+ public:
+  NativeCodecDecoder(const CodecConfig& config, CodecWeights weights, Ops& ops)
+      : config_(config), weights_(std::move(weights)), ops_(ops) {
+    spec_.num_codebooks = config.num_codebooks;
+    spec_.codebook_size = config.codebook_size;
+    spec_.sample_rate = config.sample_rate;
+    spec_.samples_per_frame = 1;
+    widest_ = std::max(config.latent, config.decoder_hidden);
+    std::int64_t channels = config.decoder_hidden;
+    for (const std::int32_t ratio : config.ratios) {
+      spec_.samples_per_frame *= ratio;
+      channels /= 2;
+      widest_ = std::max(widest_, channels * spec_.samples_per_frame);
+    }
+    spec_.context_frames = context_frames(config.ratios);
+  }
+
+  const CodecSpec& spec() const override { return spec_; }
+
+  void decode(std::span<const std::int32_t> codes, std::int32_t num_frames,
+              std::span<float> pcm) override {
+    check_input(codes, num_frames, pcm);
+    const std::int64_t hop = spec_.samples_per_frame;
+    for (std::int32_t begin = 0; begin < num_frames; begin += kBlockFrames) {
+      const std::int32_t end = std::min(begin + kBlockFrames, num_frames);
+      const std::int32_t from = std::max(begin - spec_.context_frames, 0);
+      const std::int32_t to = std::min(end + spec_.context_frames, num_frames);
+      const TensorView wave = run(codes, num_frames, from, to);
+      ops_.device().copy_to_host(pcm.data() + begin * hop, wave.as<float>() + (begin - from) * hop,
+                                 static_cast<std::size_t>((end - begin) * hop) * sizeof(float));
+    }
+    ops_.device().synchronize();
+  }
+
+ private:
+  void check_input(std::span<const std::int32_t> codes, std::int32_t num_frames,
+                   std::span<float> pcm) const {
+    check(num_frames >= 0, "codec", "expected 0 or more frames, got ", num_frames);
+    const auto frames = static_cast<std::size_t>(num_frames);
+    const auto books = static_cast<std::size_t>(spec_.num_codebooks);
+    check(codes.size() == books * frames, "codec", "expected ", books, " x ", frames,
+          " codes, got ", codes.size());
+    const std::size_t samples = frames * static_cast<std::size_t>(spec_.samples_per_frame);
+    check(pcm.size() == samples, "codec", "expected room for ", samples, " samples, got ",
+          pcm.size());
+    for (std::size_t i = 0; i < codes.size(); ++i) {
+      check(codes[i] >= 0 && codes[i] < spec_.codebook_size, "codec", "expected codes in [0, ",
+            spec_.codebook_size, "), got ", codes[i], " in codebook ", i / frames, ", frame ",
+            i % frames);
+    }
+  }
+
+  // The waveform of frames [from, to) as if they were the whole utterance; on the device.
+  TensorView run(std::span<const std::int32_t> codes, std::int32_t num_frames, std::int32_t from,
+                 std::int32_t to) {
+    const std::int64_t frames = to - from;
+    reserve(frames);
+    std::vector<std::int32_t> window;
+    for (std::int32_t k = 0; k < spec_.num_codebooks; ++k) {
+      const auto row = codes.subspan(static_cast<std::size_t>(k) * num_frames, num_frames);
+      window.insert(window.end(), row.begin() + from, row.begin() + to);
+    }
+    const TensorView ids{codes_.view().data, DType::kI32, {spec_.num_codebooks, frames}};
+    ops_.device().copy_from_host(ids.data, window.data(), window.size() * sizeof(window[0]));
+
+    const TensorView latent = part(temp_, config_.latent, frames);
+    ops_.sum_code_tables(weights_.tables, weights_.table_bias, ids, latent);
+    TensorView x = part(x_, config_.decoder_hidden, frames);
+    conv(latent, weights_.first, 1, nullptr, x);
+    for (std::size_t i = 0; i < weights_.blocks.size(); ++i) {
+      x = block(weights_.blocks[i], config_.ratios[i], x);
+    }
+    ops_.snake(x, weights_.last_snake, x);
+    const TensorView wave = part(temp_, 1, x.dim(1));
+    conv(x, weights_.last, 1, nullptr, wave);
+    return wave;
+  }
+
+  // Upsamples x (in x_) by `ratio` and leaves the result in x_.
+  TensorView block(const CodecBlockWeights& weights, std::int64_t ratio, const TensorView& x) {
+    ops_.snake(x, weights.snake, x);
+    const Ops::Conv1d up{ratio, 1, (ratio + 1) / 2, ratio % 2};
+    const TensorView out = part(other_, x.dim(0) / 2, x.dim(1) * ratio);
+    ops_.conv_transpose1d(x, weights.upsample.weight, weights.upsample.bias, up, out);
+    std::swap(x_, other_);
+    const TensorView first = part(other_, out.dim(0), out.dim(1));
+    const TensorView second = part(temp_, out.dim(0), out.dim(1));
+    for (std::size_t i = 0; i < weights.units.size(); ++i) {
+      const ResidualUnitWeights& unit = weights.units[i];
+      ops_.snake(out, unit.snake1, first);
+      conv(first, unit.conv1, kCodecDilations[i], nullptr, second);
+      ops_.snake(second, unit.snake2, second);
+      conv(second, unit.conv2, 1, &out, out);
+    }
+    return out;
+  }
+
+  // Same length: padded by half the kernel's reach on each side.
+  void conv(const TensorView& x, const ConvWeights& weights, std::int64_t dilation,
+            const TensorView* residual, const TensorView& out) {
+    const std::int64_t kernel = weights.weight.view().dim(2);
+    const Ops::Conv1d same{1, dilation, dilation * (kernel - 1) / 2, 0};
+    ops_.conv1d(x, weights.weight, weights.bias, same, residual, out);
+  }
+
+  void reserve(std::int64_t frames) {
+    if (frames <= capacity_) return;
+    capacity_ = 0;
+    for (Tensor* buffer : {&x_, &other_, &temp_}) {
+      *buffer = Tensor();
+      *buffer = Tensor(ops_.device(), DType::kF32, {widest_ * frames});
+    }
+    codes_ = Tensor(ops_.device(), DType::kI32, {spec_.num_codebooks, frames});
+    capacity_ = frames;
+  }
+
+  static TensorView part(const Tensor& buffer, std::int64_t channels, std::int64_t length) {
+    check_internal(channels * length <= buffer.view().size(), "codec", "expected at most ",
+                   buffer.view().size(), " numbers, got ", channels, " x ", length);
+    return {buffer.view().data, DType::kF32, {channels, length}};
+  }
+
+  CodecConfig config_;
+  CodecWeights weights_;
+  Ops& ops_;
+  CodecSpec spec_;
+  std::int64_t widest_ = 0;    // most numbers per frame between two layers
+  std::int64_t capacity_ = 0;  // frames that the buffers hold
+  Tensor x_, other_, temp_;    // [widest_ * capacity_]
+  Tensor codes_;               // [num_codebooks, capacity_]
+};
+
+}  // namespace
+
+namespace {
+
+// The original release is a torch pickle.
+void refuse_pickle(const std::string& directory) {
+  namespace fs = std::filesystem;
+  if (!fs::exists(fs::path(directory) / "model.pth")) return;
+  for (const auto& file : fs::directory_iterator(directory)) {
+    if (file.path().extension() == ".safetensors") return;
+  }
+  fail(ErrorCode::kUnsupported, directory.c_str(),
+       "expected a safetensors file, got only model.pth (a torch pickle; higgs_rt.codec.export "
+       "writes its decoder as safetensors)");
+}
+
+}  // namespace
+
+std::unique_ptr<CodecDecoder> load_codec_decoder(const std::string& directory, Ops& ops) {
+  refuse_pickle(directory);
+  const Checkpoint checkpoint(directory);
+  const CodecConfig config = read_codec_config(checkpoint);
+  CodecWeights weights = load_codec_weights(config, checkpoint, ops.device());
+  return std::make_unique<NativeCodecDecoder>(config, std::move(weights), ops);
+}
+
+}  // namespace higgs_rt

@@ -1,0 +1,74 @@
+// The language model's forward pass, defined once over Ops (specification 3).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kv/kv_layout.h"
+#include "model/config.h"
+#include "model/weights.h"
+#include "ops/ops.h"
+
+namespace higgs_rt {
+
+// One step in device memory; the fields are those of StepBatch. R rows, text first.
+struct DecoderBatch {
+  std::int64_t num_text_rows = 0;
+  TensorView ids;           // [R] i32
+  TensorView sequence;      // [R] i32
+  TensorView position;      // [R] i32
+  TensorView slot;          // [R] i32
+  TensorView columns;       // [n, K] i32
+  TensorView last_columns;  // [sampler rows, K] i32; no rows when nothing refers to it
+  TensorView table_rows;    // [m, H] fp32
+  TensorView block_table;   // [sequences, max_blocks] i32
+  TensorView logit_rows;    // [L] i32
+};
+
+// Keys and values of every layer, each [num_slots, Hk, D].
+struct KvCache {
+  KvLayout layout;
+  std::vector<TensorView> keys;
+  std::vector<TensorView> values;
+};
+
+class Decoder {
+ public:
+  struct Limits {
+    std::int32_t max_rows = 0;       // rows, and rows of logits, of one step
+    std::int32_t max_positions = 0;  // positions of a sequence
+  };
+  // All working memory is allocated here. `ops` must outlive the decoder.
+  Decoder(const ModelConfig& config, ModelWeights weights, const Limits& limits, Ops& ops);
+
+  // Writes the step's keys and values and returns logits [L, K, V] fp32, valid until the next call.
+  TensorView forward(const DecoderBatch& batch, const KvCache& cache);
+
+ private:
+  // Rows of the step by modality: [0, text) and [text, rows).
+  struct Split {
+    std::int64_t text = 0;
+    std::int64_t rows = 0;
+  };
+  void embed(const DecoderBatch& batch, const Split& split);
+  void attention(const LayerWeights& layer, const DecoderBatch& batch, const Split& split,
+                 const TensorView& keys, const TensorView& values, const KvLayout& layout);
+  void norm(const TensorView& text_weight, const TensorView& audio_weight, const Split& split);
+  void feed_forward(const FfnWeights& ffn, std::int64_t begin, std::int64_t count);
+
+  ModelConfig config_;
+  ModelWeights weights_;
+  Ops& ops_;
+  Tensor rope_;       // [max_positions, D/2, 2]
+  Tensor hidden_;     // [max_rows, H] residual stream
+  Tensor normed_;     // [max_rows, H]
+  Tensor q_;          // [max_rows, Hq D]
+  Tensor k_, v_;      // [max_rows, Hk D]
+  Tensor attended_;   // [max_rows, Hq D]
+  Tensor gate_, up_;  // [max_rows, F], F the larger of the two FFNs
+  Tensor columns_;    // [max_rows, K] i32
+  Tensor last_;       // [max_rows, H] the rows whose logits are wanted
+  Tensor logits_;     // [max_rows, K V]
+};
+
+}  // namespace higgs_rt

@@ -1,0 +1,212 @@
+#include "model/weights.h"
+
+#include <algorithm>
+#include <optional>
+#include <set>
+
+#include "core/check.h"
+
+namespace higgs_rt {
+
+namespace {
+
+constexpr std::size_t kNamesInMessage = 5;
+
+std::string join_first(const std::vector<std::string>& names) {
+  std::string text;
+  for (std::size_t i = 0; i < std::min(names.size(), kNamesInMessage); ++i) {
+    text += (i == 0 ? "" : ", ") + names[i];
+  }
+  if (names.size() > kNamesInMessage) {
+    text += " and " + std::to_string(names.size() - kNamesInMessage) + " more";
+  }
+  return text;
+}
+
+bool is_ignored(const std::string& name) {
+  return name.ends_with("rotary_emb.inv_freq") || name.ends_with("rotary_emb.original_inv_freq") ||
+         name.ends_with("audio_codebook_weights");
+}
+
+// Takes tensors out of a checkpoint by their names and remembers what was asked for.
+class Loader {
+ public:
+  Loader(const ModelConfig& config, const Checkpoint& checkpoint, Device& device,
+         ModelWeights& weights)
+      : prefix_(config.layout == Layout::kTransformers ? "model." : ""),
+        checkpoint_(checkpoint),
+        device_(device),
+        weights_(weights) {}
+
+  TensorView backbone(const std::string& name, const Shape& shape) {
+    return take({prefix_ + name + ".weight"}, shape);
+  }
+
+  // Training checkpoints may hold the embedding in two halves.
+  TensorView embedding(const std::string& name, const Shape& shape) {
+    const std::string base = prefix_ + name;
+    return join_or_take({base + ".weight"}, base + ".embedding", shape);
+  }
+
+  // The heads stand under either layout's name; both may be there.
+  TensorView head(const std::string& name, const Shape& shape) {
+    const std::string base = "audio_decoder_proj." + name;
+    return join_or_take({name + ".weight", base + ".weight"}, base + ".linear", shape);
+  }
+  // A head that is not used: checked and counted, but not brought to the device.
+  void optional_head(const std::string& name, const Shape& shape) {
+    const std::string base = "audio_decoder_proj." + name;
+    for (const std::string& half :
+         {base + ".linear_frozen.weight", base + ".linear_trainable.weight"}) {
+      if (!checkpoint_.contains(half)) continue;
+      used_.insert(half);
+      const Shape& stored = checkpoint_.shape(half);
+      count(checkpoint_.tensor(half, {stored.empty() ? 0 : stored[0], shape[1]}));
+    }
+    bool counted = false;
+    for (const std::string& whole : {name + ".weight", base + ".weight"}) {
+      if (!checkpoint_.contains(whole)) continue;
+      used_.insert(whole);
+      const TensorView view = checkpoint_.tensor(whole, shape);
+      if (!counted) count(view);
+      counted = true;
+    }
+  }
+
+  // Names are checked only now, so that a message can list what is missing together.
+  void finish() const {
+    if (!missing_.empty()) {
+      fail(ErrorCode::kNotFound, checkpoint_.directory().c_str(), "expected tensor ",
+           join_first(missing_), ", got none");
+    }
+    std::vector<std::string> extra;
+    for (const std::string& name : checkpoint_.names()) {
+      if (used_.count(name) == 0 && !is_ignored(name)) extra.push_back(name);
+    }
+    check(extra.empty(), checkpoint_.directory().c_str(),
+          "expected no other tensors than the model's, got ", join_first(extra));
+  }
+
+ private:
+  TensorView take(const std::vector<std::string>& names, const Shape& shape) {
+    std::optional<TensorView> found;
+    for (const std::string& name : names) {
+      if (!checkpoint_.contains(name)) continue;
+      used_.insert(name);
+      const TensorView view = checkpoint_.tensor(name, shape);
+      if (!found) found = view;
+    }
+    if (!found) {
+      missing_.push_back(names.front());
+      return {};
+    }
+    return place(*found);
+  }
+
+  TensorView join_or_take(const std::vector<std::string>& names, const std::string& half,
+                          const Shape& shape) {
+    const std::string frozen = half + "_frozen.weight";
+    const std::string trainable = half + "_trainable.weight";
+    if (!checkpoint_.contains(frozen) && !checkpoint_.contains(trainable)) {
+      return take(names, shape);
+    }
+    for (const std::string& name : {frozen, trainable}) {
+      if (!checkpoint_.contains(name)) missing_.push_back(name);
+    }
+    if (!missing_.empty()) return {};
+    return join(frozen, trainable, shape);
+  }
+
+  // Rows of `frozen`, then rows of `trainable`.
+  TensorView join(const std::string& frozen, const std::string& trainable, const Shape& shape) {
+    used_.insert({frozen, trainable});
+    const Shape& first = checkpoint_.shape(frozen);
+    const std::int64_t rows = first.empty() ? 0 : std::min(first[0], shape[0]);
+    const TensorView top = checkpoint_.tensor(frozen, {rows, shape[1]});
+    const TensorView bottom = checkpoint_.tensor(trainable, {shape[0] - rows, shape[1]});
+    check(top.dtype == bottom.dtype, checkpoint_.place(trainable).c_str(), "expected dtype ",
+          name_of(top.dtype), " as in the frozen half, got ", name_of(bottom.dtype));
+    weights_.owned.emplace_back(device_, top.dtype, shape);
+    const TensorView& whole = weights_.owned.back().view();
+    device_.copy_from_host(whole.slice(0, rows).data, top.data, top.bytes());
+    device_.copy_from_host(whole.slice(rows, shape[0] - rows).data, bottom.data, bottom.bytes());
+    count(whole);
+    return whole;
+  }
+
+  // Where the device reads it: the mapping itself on the CPU.
+  TensorView place(const TensorView& stored) {
+    count(stored);
+    if (device_.kind() == DeviceKind::kCpu) return stored;
+    weights_.owned.emplace_back(device_, stored.dtype, stored.shape);
+    const TensorView& copy = weights_.owned.back().view();
+    device_.copy_from_host(copy.data, stored.data, stored.bytes());
+    return copy;
+  }
+
+  void count(const TensorView& tensor) {
+    weights_.num_parameters += tensor.size();
+    const std::string dtype = name_of(tensor.dtype);
+    weights_.dtype = weights_.dtype.empty() || weights_.dtype == dtype ? dtype : "mixed";
+  }
+
+  std::string prefix_;
+  const Checkpoint& checkpoint_;
+  Device& device_;
+  ModelWeights& weights_;
+  std::set<std::string> used_;
+  std::vector<std::string> missing_;
+};
+
+PathWeights load_path(Loader& loader, const std::string& layer, const std::string& modality,
+                      std::int64_t hidden, std::int64_t ffn) {
+  PathWeights path;
+  path.input_norm = loader.backbone(layer + modality + "input_layernorm", {hidden});
+  path.post_attention_norm =
+      loader.backbone(layer + modality + "post_attention_layernorm", {hidden});
+  path.ffn.gate = loader.backbone(layer + modality + "mlp.gate_proj", {ffn, hidden});
+  path.ffn.up = loader.backbone(layer + modality + "mlp.up_proj", {ffn, hidden});
+  path.ffn.down = loader.backbone(layer + modality + "mlp.down_proj", {hidden, ffn});
+  return path;
+}
+
+LayerWeights load_layer(Loader& loader, const ModelConfig& config, std::int32_t index) {
+  const std::string name = "layers." + std::to_string(index) + ".";
+  const std::int64_t hidden = config.hidden_size;
+  const std::int64_t q_dim = std::int64_t{config.num_heads} * config.head_dim;
+  const std::int64_t kv_dim = std::int64_t{config.num_kv_heads} * config.head_dim;
+  LayerWeights layer;
+  layer.q = loader.backbone(name + "self_attn.q_proj", {q_dim, hidden});
+  layer.k = loader.backbone(name + "self_attn.k_proj", {kv_dim, hidden});
+  layer.v = loader.backbone(name + "self_attn.v_proj", {kv_dim, hidden});
+  layer.o = loader.backbone(name + "self_attn.o_proj", {hidden, q_dim});
+  layer.text = load_path(loader, name, "", hidden, config.text_ffn);
+  layer.audio = load_path(loader, name, "audio_", hidden, config.audio_ffn);
+  return layer;
+}
+
+}  // namespace
+
+ModelWeights load_weights(const ModelConfig& config, std::shared_ptr<const Checkpoint> checkpoint,
+                          Device& device) {
+  ModelWeights weights;
+  weights.checkpoint = std::move(checkpoint);
+  Loader loader(config, *weights.checkpoint, device, weights);
+  const std::int64_t hidden = config.hidden_size;
+  const std::int64_t audio_rows = std::int64_t{config.num_codebooks} * config.codebook_vocab;
+  weights.embed_tokens = loader.embedding("embed_tokens", {config.text_vocab, hidden});
+  const bool original = config.layout == Layout::kOriginal;
+  weights.embed_columns = loader.backbone(
+      original ? "audio_codebook_embeddings" : "embed_audio_tokens.embed_audio_tokens",
+      {audio_rows, hidden});
+  for (std::int32_t i = 0; i < config.num_layers; ++i) {
+    weights.layers.push_back(load_layer(loader, config, i));
+  }
+  weights.norm = loader.backbone("norm", {hidden});
+  weights.audio_head = loader.head("audio_lm_head", {audio_rows, hidden});
+  loader.optional_head("text_lm_head", {config.text_vocab, hidden});
+  loader.finish();
+  return weights;
+}
+
+}  // namespace higgs_rt

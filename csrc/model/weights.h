@@ -1,0 +1,51 @@
+// The language model's tensors, found by a name table in either layout (specification 2.1).
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/device.h"
+#include "core/tensor.h"
+#include "io/checkpoint.h"
+#include "model/config.h"
+
+namespace higgs_rt {
+
+// SwiGLU: gate and up [F, H], down [H, F].
+struct FfnWeights {
+  TensorView gate, up, down;
+};
+
+// Norms and FFN of one modality in one layer; norms [H].
+struct PathWeights {
+  TensorView input_norm, post_attention_norm;
+  FfnWeights ffn;
+};
+
+struct LayerWeights {
+  TensorView q, k, v, o;  // [Hq D, H], [Hk D, H], [Hk D, H], [H, Hq D]
+  PathWeights text, audio;
+};
+
+// Every tensor is fp32 or bf16, each as stored. On the CPU the views point into the mapped files.
+struct ModelWeights {
+  TensorView embed_tokens;   // [text_vocab, H]
+  TensorView embed_columns;  // [num_codebooks * codebook_vocab, H]
+  std::vector<LayerWeights> layers;
+  TensorView norm;        // [H]
+  TensorView audio_head;  // [num_codebooks * codebook_vocab, H]
+  // The text head is checked when the checkpoint has one; pure speech does not use it.
+  std::int64_t num_parameters = 0;  // text head included
+  std::string dtype;                // "f32", "bf16" or "mixed"
+
+  std::shared_ptr<const Checkpoint> checkpoint;  // keeps the mapping
+  std::vector<Tensor> owned;                     // joined halves; on CUDA everything
+};
+
+// Throws kNotFound with the names of missing tensors, kInvalidArgument that names a tensor with
+// another shape or element type, or one that the model does not have.
+ModelWeights load_weights(const ModelConfig& config, std::shared_ptr<const Checkpoint> checkpoint,
+                          Device& device);
+
+}  // namespace higgs_rt
