@@ -8,9 +8,12 @@ Makes, from fixed seeds, one small random codec in both layouts and what the ref
     codec/original/{config.json,decoder.safetensors}   original names, weight norms kept
     codec/golden.npz, codec/golden.safetensors         codes int32 [8, T], wave fp32 [960 T],
                                                        for T = 1, 7 and 40 (codes_T, wave_T)
-                                                       noise fp32 [L] and its encoded codes
+                                                       noise fp32 [L] and its encoded codes;
+                                                       speech int16 [L] at 24 kHz, its codes and
+                                                       what they decode to
 The reference runs with the stand-in for torchaudio where torchaudio is missing; only encoding
-(`noise`, `noise_codes`) goes through it.
+goes through it. `codec/speech.flac` is synthetic speech (flite, voice slt, "The sun rises in the
+east.", 16 kHz) and is an input of this script.
 """
 
 from __future__ import annotations
@@ -23,12 +26,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "python"))
 
-from reference.codec_reference import CodecReference
-
+from higgs_rt.audio import pcm16, prepare_reference
 from higgs_rt.checkpoint.random_codec import small_codec_config, write_random_codec
 from higgs_rt.checkpoint.safetensors_file import write_safetensors
 from higgs_rt.codec.config import SemanticConfig
 from higgs_rt.codec.export import export_decoder_safetensors
+from reference.codec_reference import CodecReference
 
 SEED = 20
 FRAMES = (1, 7, 40)
@@ -60,8 +63,11 @@ def main() -> None:
         arrays[f"wave_{frames}"] = reference.decode(arrays[f"codes_{frames}"])
     arrays["noise"] = (0.1 * rng.standard_normal(960 * 8)).astype(np.float32)
     arrays["noise_codes"] = reference.encode(arrays["noise"])
-    np.savez(root / "golden.npz", **arrays)
+    speech = pcm16(prepare_reference(root / "speech.flac"))
+    arrays["speech_codes"] = reference.encode(speech.astype(np.float32) / 32767)
+    arrays["speech_wave"] = reference.decode(arrays["speech_codes"])
     write_safetensors(root / "golden.safetensors", arrays)
+    np.savez_compressed(root / "golden.npz", speech=speech, **arrays)
 
 
 if __name__ == "__main__":

@@ -82,8 +82,12 @@ def test_original_names_are_those_of_the_release(tmp_path: Path) -> None:
     layer = [
         *(f"self_attn.{part}_proj" for part in "qkvo"),
         *(f"{ffn}.{part}_proj" for ffn in ("mlp", "audio_mlp") for part in ("gate", "up", "down")),
-        *(f"{kind}{norm}_layernorm" for kind in ("", "audio_") for norm in ("input", "post_attention")),
-    ]  # fmt: skip
+        *(
+            f"{kind}{norm}_layernorm"
+            for kind in ("", "audio_")
+            for norm in ("input", "post_attention")
+        ),
+    ]
     expected = {f"layers.0.{name}.weight" for name in layer} | {
         "embed_tokens.weight",
         "norm.weight",

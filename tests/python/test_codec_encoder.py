@@ -22,11 +22,10 @@ from higgs_rt.errors import AudioError
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from reference.codec_reference import CodecReference  # noqa: E402
-from reference.torchaudio_standin import resample as standin_resample  # noqa: E402
-
 from higgs_rt.codec import CodecEncoder  # noqa: E402
 from higgs_rt.codec.layers import resample_sinc  # noqa: E402
+from reference.codec_reference import CodecReference  # noqa: E402
+from reference.torchaudio_standin import resample as standin_resample  # noqa: E402
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "codec"
 
@@ -121,8 +120,10 @@ def test_frame_count_law(codecs: Any) -> None:
 
 def test_golden_codes() -> None:
     golden = np.load(GOLDEN / "golden.npz")
-    codes = CodecEncoder.load(GOLDEN / "transformers").encode(golden["noise"])
-    np.testing.assert_array_equal(codes, golden["noise_codes"])
+    encoder = CodecEncoder.load(GOLDEN / "transformers")
+    np.testing.assert_array_equal(encoder.encode(golden["noise"]), golden["noise_codes"])
+    speech = golden["speech"].astype(np.float32) / 32767
+    np.testing.assert_array_equal(encoder.encode(speech), golden["speech_codes"])
 
 
 @pytest.mark.parametrize("shards", [1, 3])

@@ -27,7 +27,10 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "codec"
     ("ours", "original"),
     [
         ("acoustic_encoder.conv1.weight", "encoder.block.0.weight"),
-        ("acoustic_encoder.block.0.res_unit1.snake1.alpha", "encoder.block.1.block.0.block.0.alpha"),
+        (
+            "acoustic_encoder.block.0.res_unit1.snake1.alpha",
+            "encoder.block.1.block.0.block.0.alpha",
+        ),
         ("acoustic_encoder.block.4.res_unit3.conv2.bias", "encoder.block.5.block.2.block.3.bias"),
         ("acoustic_encoder.block.2.snake1.alpha", "encoder.block.3.block.3.alpha"),
         ("acoustic_encoder.block.2.conv1.weight", "encoder.block.3.block.4.weight"),
@@ -37,7 +40,10 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "codec"
         ("acoustic_decoder.block.0.snake1.alpha", "decoder_2.model.1.block.0.alpha"),
         ("acoustic_decoder.block.1.conv_t1.weight", "decoder_2.model.2.block.1.weight"),
         ("acoustic_decoder.block.4.res_unit1.conv1.bias", "decoder_2.model.5.block.2.block.1.bias"),
-        ("acoustic_decoder.block.4.res_unit3.snake2.alpha", "decoder_2.model.5.block.4.block.2.alpha"),
+        (
+            "acoustic_decoder.block.4.res_unit3.snake2.alpha",
+            "decoder_2.model.5.block.4.block.2.alpha",
+        ),
         ("acoustic_decoder.snake1.alpha", "decoder_2.model.6.alpha"),
         ("acoustic_decoder.conv2.weight", "decoder_2.model.7.weight"),
         ("quantizer.quantizers.3.codebook.embed", "quantizer.vq.layers.3._codebook.embed"),
@@ -46,7 +52,10 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "codec"
         ("fc1.bias", "fc_post1.bias"),
         ("fc2.weight", "fc_post2.weight"),
         ("encoder_semantic.conv.weight", "encoder_semantic.conv.conv.weight"),
-        ("encoder_semantic.conv_blocks.1.conv.bias", "encoder_semantic.conv_blocks.1.conv.conv.bias"),
+        (
+            "encoder_semantic.conv_blocks.1.conv.bias",
+            "encoder_semantic.conv_blocks.1.conv.conv.bias",
+        ),
         (
             "encoder_semantic.conv_blocks.0.res_units.1.conv1.weight",
             "encoder_semantic.conv_blocks.0.res_units.1.conv1.conv.weight",
@@ -58,7 +67,7 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "codec"
         ("decoder_semantic.conv2.weight", "decoder_semantic.conv2.conv.weight"),
         ("semantic_model.encoder.layer_norm.bias", "semantic_model.encoder.layer_norm.bias"),
     ],
-)  # fmt: skip
+)
 def test_original_names(ours: str, original: str) -> None:
     assert original_name(ours, num_blocks=5) == original
 
@@ -156,13 +165,22 @@ def test_malformed_tensors_are_named(tmp_path: Path, edit: Edit, message: str) -
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (drop("encoder.block.2.block.4.weight_g"), "expected tensor encoder.block.2.block.4.weight_g"),
+        (
+            drop("encoder.block.2.block.4.weight_g"),
+            "expected tensor encoder.block.2.block.4.weight_g",
+        ),
         (drop("fc_prior.weight"), "expected tensor fc_prior.weight"),
         (put("unknown", torch.zeros(1)), "got unknown"),
-        (put("encoder.block.0.weight_g", torch.zeros(1, 1, 7)), r"weight_g\] expected shape \(4, 1, 1\)"),
-        (put("fc_prior.bias", torch.zeros(3)), r"fc_prior.bias\] expected shape \(48,\), got \(3,\)"),
+        (
+            put("encoder.block.0.weight_g", torch.zeros(1, 1, 7)),
+            r"weight_g\] expected shape \(4, 1, 1\)",
+        ),
+        (
+            put("fc_prior.bias", torch.zeros(3)),
+            r"fc_prior.bias\] expected shape \(48,\), got \(3,\)",
+        ),
     ],
-)  # fmt: skip
+)
 def test_malformed_original_tensors_are_named(tmp_path: Path, edit: Edit, message: str) -> None:
     write_random_codec(tmp_path, layout="original")
     state = torch.load(tmp_path / "model.pth", weights_only=True)

@@ -1,4 +1,4 @@
-"""transformers' `HiggsAudioV2TokenizerModel` as the reference of the codec, fp32 on the CPU."""
+"""transformers' `HiggsAudioV2TokenizerModel` as the reference of the codec, in fp32."""
 
 from __future__ import annotations
 
@@ -35,11 +35,13 @@ class CodecReference:
     def encode(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
         """Codes int32 [K, T] of `samples` fp32 [L] at 24 kHz."""
         with torch.no_grad():
-            codes = self.model.encode(torch.from_numpy(samples)[None, None]).audio_codes
-        return np.asarray(codes[0].numpy(), dtype=np.int32)
+            wave = torch.from_numpy(samples).to(self.model.device)
+            codes = self.model.encode(wave[None, None]).audio_codes
+        return np.asarray(codes[0].cpu().numpy(), dtype=np.int32)
 
     def decode(self, codes: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
         """Waveform fp32 [hop * T] of `codes` int32 [K, T]."""
         with torch.no_grad():
-            wave = self.model.decode(torch.from_numpy(codes).long()[None]).audio_values
-        return np.asarray(wave[0, 0].numpy(), dtype=np.float32)
+            ids = torch.from_numpy(codes).long().to(self.model.device)
+            wave = self.model.decode(ids[None]).audio_values
+        return np.asarray(wave[0, 0].cpu().numpy(), dtype=np.float32)
