@@ -1,9 +1,9 @@
 """A small tokenizer.json that behaves like the released one where prompts can show it.
 
 Special tokens have the released ids (spec 1.2), the text is split by the Llama-3 pattern, and the
-words that the specification names (first five of WORDS, but ".ĊĊ") have their released ids. Every
-other text falls apart into bytes (ids 0..255 in byte-level order). Like the released file it adds <|begin_of_text|> by itself
-when asked to add special tokens.
+words that the specification names (line breaks and roles) have their released ids. Every other
+text falls apart into bytes (ids 0..255 in byte-level order). Like the released file it adds
+<|begin_of_text|> by itself when asked to add special tokens.
 """
 
 from __future__ import annotations
