@@ -48,6 +48,9 @@ struct PromptSegment {
   Kind kind = Kind::kText;
   std::vector<std::int32_t> ids;
   std::vector<float> rows;
+  // What the caller takes for the model's axis: codebooks of kAudio, hidden size of kTable. Checked
+  // unless 0, so that transposed input is an error.
+  std::int32_t model_axis = 0;
 };
 
 // What a request wants to receive.
@@ -75,6 +78,7 @@ struct Chunk {
   std::vector<float> pcm;            // mono fp32 in [-1, 1] at sample_rate; empty for kFrames
   std::vector<std::int32_t> frames;  // codes [num_codebooks, num_frames] row-major of this chunk
   std::int32_t num_frames = 0;
+  std::int32_t num_codebooks = 0;
   bool last = false;  // no chunk follows; `finish` and `columns` are set
   FinishReason finish = FinishReason::kNone;
   std::string error;  // message when finish is kError

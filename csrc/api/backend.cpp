@@ -1,0 +1,34 @@
+#include "api/backend.h"
+
+#include <utility>
+
+#include "api/config_check.h"
+
+namespace higgs_rt {
+
+Backend load_backend(const RuntimeConfig& config, std::int32_t max_logit_rows) {
+  validate(config);
+  Backend backend;
+  backend.device = make_device(config.device);
+  backend.pool = std::make_unique<ThreadPool>(config.num_threads);
+  LoadedEngine loaded = load_engine({.model_dir = config.model_dir,
+                                     .backend = config.backend,
+                                     .max_rows = config.max_step_tokens,
+                                     .max_sequences = max_logit_rows,
+                                     .max_positions = config.max_sequence,
+                                     .block_tokens = config.block_tokens,
+                                     .num_blocks = config.num_blocks},
+                                    *backend.device, *backend.pool);
+  backend.engine = std::move(loaded.engine);
+  backend.info = std::move(loaded.info);
+  backend.info.model_dir = config.model_dir;
+  backend.info.num_threads = backend.pool->size();
+  backend.info.cpu_isa = cpu_isa();
+  return backend;
+}
+
+std::unique_ptr<Ops> make_ops(Device& device, ThreadPool& pool) {
+  return device.kind() == DeviceKind::kCpu ? make_cpu_ops(device, pool) : make_cuda_ops(device);
+}
+
+}  // namespace higgs_rt

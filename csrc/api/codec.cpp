@@ -1,0 +1,46 @@
+#include "api/codec.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+namespace higgs_rt {
+
+Codec::Codec(const std::string& directory, std::unique_ptr<Ops> ops)
+    : ops_(std::move(ops)), decoder_(load_codec_decoder(directory, *ops_)) {}
+
+void Codec::decode(std::span<const std::int32_t> frames, std::int32_t begin, std::int32_t end,
+                   std::span<float> pcm) {
+  const auto per_frame = static_cast<std::size_t>(spec().samples_per_frame);
+  for (std::int32_t first = begin; first < end; first += kBlockFrames) {
+    const std::int32_t last = std::min(first + kBlockFrames, end);
+    decode_block(frames, first, last,
+                 pcm.subspan(static_cast<std::size_t>(first - begin) * per_frame,
+                             static_cast<std::size_t>(last - first) * per_frame));
+  }
+}
+
+void Codec::decode_block(std::span<const std::int32_t> frames, std::int32_t begin, std::int32_t end,
+                         std::span<float> pcm) {
+  const auto books = static_cast<std::size_t>(spec().num_codebooks);
+  const auto known = static_cast<std::int32_t>(frames.size() / books);
+  const std::int32_t left = std::max(0, begin - spec().context_frames);
+  const std::int32_t right = std::min(known, end + spec().context_frames);
+  const auto count = static_cast<std::size_t>(right - left);
+  std::vector<std::int32_t> codes(books * count);
+  for (std::size_t t = 0; t < count; ++t) {
+    const auto frame = frames.subspan((static_cast<std::size_t>(left) + t) * books, books);
+    for (std::size_t k = 0; k < books; ++k) codes[k * count + t] = frame[k];
+  }
+  const auto per_frame = static_cast<std::size_t>(spec().samples_per_frame);
+  std::vector<float> block(count * per_frame);
+  {
+    const std::scoped_lock lock(mutex_);
+    decoder_->decode(codes, right - left, block);
+  }
+  const auto skip = static_cast<std::ptrdiff_t>(static_cast<std::size_t>(begin - left) * per_frame);
+  std::transform(block.begin() + skip, block.begin() + skip + std::ssize(pcm), pcm.begin(),
+                 [](float sample) { return std::clamp(sample, -1.0F, 1.0F); });
+}
+
+}  // namespace higgs_rt

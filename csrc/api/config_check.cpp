@@ -1,0 +1,55 @@
+#include "api/config_check.h"
+
+#include "core/check.h"
+
+namespace higgs_rt {
+namespace {
+
+void check_range(const char* field, std::int64_t value, std::int64_t low, std::int64_t high) {
+  check(value >= low && value <= high, field, "expected ", low, "..", high, ", got ", value);
+}
+
+}  // namespace
+
+void validate(const RuntimeConfig& config) {
+  constexpr std::int32_t kLarge = 1 << 24;
+  check(!config.model_dir.empty(), "model_dir",
+        "expected a checkpoint directory, got an empty path");
+  check(config.backend == "native" || config.backend == "tensorrt", "backend",
+        "expected native or tensorrt, got ", config.backend);
+  check_range("num_threads", config.num_threads, 0, kMaxThreads);
+  check_range("max_batch", config.max_batch, 1, 4096);
+  check_range("max_queue", config.max_queue, 1, kLarge);
+  check_range("max_step_tokens", config.max_step_tokens, std::int64_t{config.max_batch} + 1,
+              kLarge);
+  check_range("max_sequence", config.max_sequence, 2, kLarge);
+  check_range("block_tokens", config.block_tokens, 1, config.max_sequence);
+  check_range("num_blocks", config.num_blocks, 0, kLarge);
+  check_range("max_buffered_chunks", config.max_buffered_chunks, 1, kMaxBufferedChunks);
+}
+
+void validate_output(const Request& request, const ModelInfo& info) {
+  check(request.output == OutputKind::kWaveform || request.output == OutputKind::kFrames, "output",
+        "expected waveform (0) or frames (1), got ", static_cast<std::int32_t>(request.output));
+  if (request.output == OutputKind::kWaveform && !info.has_codec) {
+    fail(ErrorCode::kUnsupported, "output",
+         "expected frames, because the runtime was loaded with codec_dir \"none\", got waveform");
+  }
+  if (!request.stream) return;
+  check_range("first_chunk_frames", request.first_chunk_frames, 1, kMaxChunkFrames);
+  check_range("max_chunk_frames", request.max_chunk_frames, request.first_chunk_frames,
+              kMaxChunkFrames);
+}
+
+void validate_axes(const std::vector<PromptSegment>& prompt, const ModelInfo& info) {
+  for (std::size_t i = 0; i < prompt.size(); ++i) {
+    if (prompt[i].model_axis == 0) continue;
+    const bool audio = prompt[i].kind == PromptSegment::Kind::kAudio;
+    const std::int32_t expected = audio ? info.num_codebooks : info.hidden_size;
+    check(prompt[i].model_axis == expected, "submit", "prompt[", i, "]: expected ",
+          audio ? "codes [num_codebooks " : "rows [n, hidden_size ", expected,
+          audio ? ", num_frames]" : "]", ", got ", prompt[i].model_axis, " on that axis");
+  }
+}
+
+}  // namespace higgs_rt

@@ -1,0 +1,22 @@
+// What a RuntimeConfig and a Request must satisfy before anything is loaded or queued.
+#pragma once
+
+#include "higgs_rt/types.h"
+
+namespace higgs_rt {
+
+// Limits of chunk sizes and of buffered chunks.
+inline constexpr std::int32_t kMaxChunkFrames = 4096;
+inline constexpr std::int32_t kMaxBufferedChunks = 1 << 20;
+inline constexpr std::int32_t kMaxThreads = 1024;
+
+// Throws kInvalidArgument that names field, value and limit. Files are not looked at.
+void validate(const RuntimeConfig& config);
+
+// The part of a request that the executor does not look at: chunk sizes, output and the shapes of
+// prompt segments. Throws kInvalidArgument that names field, value and limit, and kUnsupported for
+// a waveform without a codec.
+void validate_output(const Request& request, const ModelInfo& info);
+void validate_axes(const std::vector<PromptSegment>& prompt, const ModelInfo& info);
+
+}  // namespace higgs_rt

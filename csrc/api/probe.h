@@ -1,0 +1,34 @@
+// Teacher-forced logits of an engine, for parity tests and verification of plans.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "higgs_rt/types.h"
+
+namespace higgs_rt {
+
+class Probe {
+ public:
+  // Loads the engine that Runtime::load would use; no codec. Throws Error likewise.
+  explicit Probe(const RuntimeConfig& config);
+  ~Probe();
+
+  const ModelInfo& info() const;
+
+  // Runs `prompt`, then `columns` [num_columns, num_codebooks] as they are (the all-BOS column
+  // first). Returns fp32 logits [num_columns, num_codebooks, codebook_vocab]: those at every given
+  // column. `chunk_rows` splits the run into steps of at most that many rows; 0: as many as the
+  // engine takes. Throws kInvalidArgument that names the field, the value and the limit. One call
+  // at a time.
+  std::vector<float> logits(const std::vector<PromptSegment>& prompt,
+                            std::span<const std::int32_t> columns, std::int32_t chunk_rows);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace higgs_rt

@@ -1,0 +1,219 @@
+// Composition root: ties device, threads, engine, sampler, executor, codec and waveform stage.
+#include "higgs_rt/runtime.h"
+
+#include <filesystem>
+#include <utility>
+
+#include "api/backend.h"
+#include "api/codec.h"
+#include "api/config_check.h"
+#include "api/speech_stream.h"
+#include "api/waveform_stage.h"
+#include "core/check.h"
+#include "executor/executor.h"
+#include "sampler/sampler.h"
+
+namespace higgs_rt {
+namespace {
+
+std::string codec_directory(const RuntimeConfig& config) {
+  if (config.codec_dir == "none") return "";
+  if (!config.codec_dir.empty()) return config.codec_dir;
+  const auto directory = std::filesystem::path(config.model_dir) / "codec";
+  if (!std::filesystem::is_directory(directory)) {
+    fail(ErrorCode::kNotFound, "codec_dir", "expected a codec in ", directory.string(),
+         ", another codec_dir, or \"none\", got no such directory");
+  }
+  return directory.string();
+}
+
+void check_codec(const CodecSpec& codec, const ModelInfo& model) {
+  check(codec.num_codebooks == model.num_codebooks, "codec", "expected num_codebooks ",
+        model.num_codebooks, " (of the language model), got ", codec.num_codebooks);
+  check(codec.codebook_size + 2 == model.codebook_vocab, "codec", "expected codebook_size ",
+        model.codebook_vocab - 2, " (of the language model, without BOS and EOS), got ",
+        codec.codebook_size);
+}
+
+std::unique_ptr<Codec> load_codec(const RuntimeConfig& config, Backend& backend) {
+  const std::string directory = codec_directory(config);
+  if (directory.empty()) return nullptr;
+  auto codec = std::make_unique<Codec>(directory, make_ops(*backend.device, *backend.pool));
+  check_codec(codec->spec(), backend.info);
+  backend.info.has_codec = true;
+  backend.info.sample_rate = codec->spec().sample_rate;
+  backend.info.samples_per_frame = codec->spec().samples_per_frame;
+  return codec;
+}
+
+ExecutorConfig executor_config(const RuntimeConfig& config) {
+  return {.max_batch = config.max_batch,
+          .max_queue = config.max_queue,
+          .max_step_tokens = config.max_step_tokens,
+          .max_sequence = config.max_sequence};
+}
+
+SamplerSpec sampler_spec(const RuntimeConfig& config, const EngineSpec& engine) {
+  return {.max_rows = config.max_batch,
+          .num_codebooks = engine.num_codebooks,
+          .codebook_vocab = engine.codebook_vocab};
+}
+
+}  // namespace
+
+// Everything that streams may still refer to when the Runtime is gone. Members are destroyed in
+// reverse order: the executor's thread first, then the stage that its streams notify.
+struct Session {
+  explicit Session(const RuntimeConfig& the_config)
+      : config(the_config),
+        backend(load_backend(config, config.max_batch)),
+        codec(load_codec(config, backend)),
+        sampler(make_sampler(sampler_spec(config, backend.engine->spec()), *backend.device)),
+        executor(*backend.engine, *sampler, executor_config(config)) {}
+
+  // The executor first: a stream ends when its source has.
+  void shutdown() {
+    executor.shutdown();
+    stage.shutdown();
+  }
+
+  const RuntimeConfig config;
+  Backend backend;
+  std::unique_ptr<Codec> codec;  // null: none
+  std::unique_ptr<Sampler> sampler;
+  WaveformStage stage;
+  Executor executor;
+};
+
+// What the copies of a Stream share.
+class StreamState {
+ public:
+  StreamState(std::shared_ptr<SpeechStream> stream, std::weak_ptr<Session> session,
+              std::uint64_t id)
+      : stream_(std::move(stream)), session_(std::move(session)), id_(id) {}
+  ~StreamState() { cancel(); }
+  StreamState(const StreamState&) = delete;
+  StreamState& operator=(const StreamState&) = delete;
+
+  SpeechStream& stream() { return *stream_; }
+  std::uint64_t id() const { return id_; }
+
+  void cancel() {
+    if (stream_->done()) return;
+    stream_->cancel();
+    if (const auto session = session_.lock()) {
+      session->executor.cancel(id_);
+      session->stage.notify();
+    }
+  }
+
+  void on_chunk(std::function<void(const Chunk&)> callback) {
+    stream_->set_callback(std::move(callback));
+    // The stage may have done with the stream already; it comes back for its callback.
+    if (const auto session = session_.lock()) return session->stage.add(stream_);
+    stream_->abort();
+  }
+
+ private:
+  const std::shared_ptr<SpeechStream> stream_;
+  const std::weak_ptr<Session> session_;
+  const std::uint64_t id_;
+};
+
+// --- Stream -----------------------------------------------------------------------------------
+
+namespace {
+
+StreamState& require(const std::shared_ptr<StreamState>& state) {
+  check(state != nullptr, "stream", "expected a stream of Runtime::submit, got an empty one");
+  return *state;
+}
+
+}  // namespace
+
+Stream::Stream(std::shared_ptr<StreamState> state) : state_(std::move(state)) {}
+
+bool Stream::next(Chunk& chunk) {
+  return require(state_).stream().next(chunk, std::nullopt) == Poll::kChunk;
+}
+
+Stream::Poll Stream::next_for(Chunk& chunk, std::chrono::milliseconds timeout) {
+  return require(state_).stream().next(chunk, timeout);
+}
+
+void Stream::on_chunk(std::function<void(const Chunk&)> callback) {
+  require(state_).on_chunk(std::move(callback));
+}
+
+void Stream::cancel() { require(state_).cancel(); }
+bool Stream::done() const { return require(state_).stream().done(); }
+RequestTiming Stream::timing() const { return require(state_).stream().timing(); }
+std::uint64_t Stream::id() const { return require(state_).id(); }
+
+// --- Runtime ----------------------------------------------------------------------------------
+
+struct Runtime::Impl {
+  std::shared_ptr<Session> session;
+};
+
+Runtime::Runtime(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+Runtime::~Runtime() { shutdown(); }
+
+std::unique_ptr<Runtime> Runtime::load(const RuntimeConfig& config) {
+  auto impl = std::make_unique<Impl>(Impl{std::make_shared<Session>(config)});
+  return std::make_unique<Runtime>(std::move(impl));
+}
+
+Stream Runtime::submit(Request request) {
+  Session& session = *impl_->session;
+  validate_output(request, info());
+  validate_axes(request.prompt, info());
+  auto stream = std::make_shared<SpeechStream>(
+      SpeechStreamConfig{.output = request.output,
+                         .stream = request.stream,
+                         .first_chunk_frames = request.first_chunk_frames,
+                         .max_chunk_frames = request.max_chunk_frames,
+                         .max_buffered_chunks = session.config.max_buffered_chunks,
+                         .num_codebooks = info().num_codebooks,
+                         .codebook_size = info().codebook_vocab - 2,
+                         .wake_executor = [&session] { session.executor.wake(); },
+                         .wake_stage = [&session] { session.stage.notify(); }},
+      session.codec.get());
+  const std::uint64_t id = session.executor.submit(std::move(request), stream->source());
+  session.stage.add(stream);
+  return Stream(std::make_shared<StreamState>(std::move(stream), impl_->session, id));
+}
+
+std::vector<float> Runtime::decode_frames(const std::vector<std::int32_t>& codes,
+                                          std::int32_t num_frames) {
+  Codec* codec = impl_->session->codec.get();
+  if (codec == nullptr) {
+    fail(ErrorCode::kUnsupported, "decode_frames",
+         "expected a runtime with a codec, got codec_dir \"none\"");
+  }
+  const CodecSpec& spec = codec->spec();
+  const auto books = static_cast<std::size_t>(spec.num_codebooks);
+  check(num_frames > 0, "decode_frames", "expected at least 1 frame, got ", num_frames);
+  const auto count = static_cast<std::size_t>(num_frames);
+  check(codes.size() == books * count, "decode_frames", "expected codes [", books, ", ", count,
+        "], got ", codes.size(), " codes");
+  std::vector<std::int32_t> frames(codes.size());
+  for (std::size_t k = 0; k < books; ++k) {
+    for (std::size_t t = 0; t < count; ++t) {
+      const std::int32_t code = codes[k * count + t];
+      check(code >= 0 && code < spec.codebook_size, "decode_frames", "codes[", k, ", ", t,
+            "]: expected 0..", spec.codebook_size - 1, ", got ", code);
+      frames[t * books + k] = code;
+    }
+  }
+  std::vector<float> pcm(count * static_cast<std::size_t>(spec.samples_per_frame));
+  codec->decode(frames, 0, num_frames, pcm);
+  return pcm;
+}
+
+const ModelInfo& Runtime::info() const { return impl_->session->backend.info; }
+RuntimeStats Runtime::stats() const { return impl_->session->executor.stats(); }
+void Runtime::shutdown() { impl_->session->shutdown(); }
+
+}  // namespace higgs_rt

@@ -1,0 +1,237 @@
+#include "api/speech_stream.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/check.h"
+
+namespace higgs_rt {
+namespace {
+
+// A reader that is slower than the model pauses its request when this many frames wait for the
+// stage besides the chunks that wait for the reader.
+std::int32_t max_buffered_frames(const SpeechStreamConfig& config, std::int32_t context) {
+  return config.stream ? 2 * config.max_chunk_frames + context : 0;
+}
+
+std::int32_t context_of(const SpeechStreamConfig& config, const Codec* codec) {
+  return config.output == OutputKind::kWaveform ? codec->spec().context_frames : 0;
+}
+
+FrameStreamConfig source_config(const SpeechStreamConfig& config, const Codec* codec) {
+  return {.num_codebooks = config.num_codebooks,
+          .codebook_size = config.codebook_size,
+          .max_buffered_frames = max_buffered_frames(config, context_of(config, codec)),
+          .listener = config.wake_stage,
+          .wake = config.wake_executor};
+}
+
+// [n, books] -> [books, n]
+std::vector<std::int32_t> transposed(const std::vector<std::int32_t>& frames, std::size_t books) {
+  const std::size_t count = frames.size() / books;
+  std::vector<std::int32_t> out(frames.size());
+  for (std::size_t t = 0; t < count; ++t) {
+    for (std::size_t k = 0; k < books; ++k) out[k * count + t] = frames[t * books + k];
+  }
+  return out;
+}
+
+}  // namespace
+
+SpeechStream::SpeechStream(SpeechStreamConfig config, Codec* codec)
+    : config_(std::move(config)),
+      codec_(codec),
+      source_(std::make_shared<FrameStream>(source_config(config_, codec))),
+      target_(config_.stream ? config_.first_chunk_frames : Codec::kBlockFrames) {}
+
+double SpeechStream::seconds() const {
+  return std::chrono::duration<double>(Clock::now() - created_).count();
+}
+
+// --- Reader -----------------------------------------------------------------------------------
+
+Stream::Poll SpeechStream::next(Chunk& chunk, std::optional<std::chrono::milliseconds> timeout) {
+  bool was_full = false;
+  {
+    std::unique_lock lock(mutex_);
+    check(!has_callback_, "stream", "expected next() or on_chunk(), got both");
+    const auto ready = [&] { return gave_last_ || !chunks_.empty(); };
+    if (!timeout) {
+      changed_.wait(lock, ready);
+    } else if (!changed_.wait_for(lock, *timeout, ready)) {
+      return Stream::Poll::kTimeout;
+    }
+    if (gave_last_) return Stream::Poll::kEnd;
+    was_full = std::ssize(chunks_) >= config_.max_buffered_chunks && !made_last_;
+    chunk = std::move(chunks_.front());
+    chunks_.pop_front();
+    gave_last_ = chunk.last;
+    // Under the lock and not after the last chunk, so that the stage is still there.
+    if (was_full) config_.wake_stage();
+  }
+  if (chunk.finish == FinishReason::kError) throw Error(ErrorCode::kInternal, chunk.error);
+  return Stream::Poll::kChunk;
+}
+
+void SpeechStream::set_callback(std::function<void(const Chunk&)> callback) {
+  const std::scoped_lock lock(mutex_);
+  check(!has_callback_, "on_chunk", "expected one callback per stream, got a second one");
+  callback_ = std::move(callback);
+  has_callback_ = true;
+}
+
+void SpeechStream::cancel() { cancelled_ = true; }
+
+bool SpeechStream::done() const {
+  const std::scoped_lock lock(mutex_);
+  return made_last_;
+}
+
+RequestTiming SpeechStream::timing() const {
+  RequestTiming timing = source_->timing();
+  const std::scoped_lock lock(mutex_);
+  timing.first_chunk = first_chunk_;
+  timing.finished = finished_;
+  return timing;
+}
+
+// --- Waveform stage ---------------------------------------------------------------------------
+
+bool SpeechStream::advance() {
+  const std::scoped_lock lock(work_mutex_);
+  bool progress = false;
+  try {
+    progress = !done() && make_progress();
+  } catch (const std::exception& error) {
+    complete_ = true;
+    finish(FinishReason::kError, error.what());
+    progress = true;
+  }
+  return deliver() || progress;
+}
+
+void SpeechStream::abort() {
+  const std::scoped_lock lock(work_mutex_);
+  if (!done()) finish(FinishReason::kCancelled, "");
+  deliver();
+}
+
+bool SpeechStream::make_progress() {
+  if (cancelled_) {
+    if (!source_->finished()) return false;
+    finish(FinishReason::kCancelled, "");
+    return true;
+  }
+  if (queue_full()) return false;
+  pull();
+  if (complete_ && (finish_ == FinishReason::kError || finish_ == FinishReason::kCancelled)) {
+    finish(finish_, error_);
+    return true;
+  }
+  const std::int32_t usable = complete_ ? known_ : known_ - context_of(config_, codec_);
+  const std::int32_t ready = std::min(usable - decoded_, target_);
+  if (ready < target_ && !complete_) return false;
+  append(ready);
+  if (complete_ && decoded_ == known_) {
+    finish(finish_, "");
+  } else if (config_.stream) {
+    flush(false);
+    target_ = std::min(2 * target_, config_.max_chunk_frames);
+  }
+  return true;
+}
+
+// Takes the frames that the next block needs, and no more: what is not taken pauses the request.
+void SpeechStream::pull() {
+  if (complete_) return;
+  const std::int32_t wanted = decoded_ + target_ + context_of(config_, codec_) - known_;
+  FrameStream::Taken taken = source_->take(std::max(wanted, 0));
+  const auto count = static_cast<std::size_t>(taken.num_frames);
+  for (std::size_t t = 0; t < count; ++t) {
+    for (std::int32_t k = 0; k < config_.num_codebooks; ++k) {
+      frames_.push_back(taken.frames[static_cast<std::size_t>(k) * count + t]);
+    }
+  }
+  known_ += taken.num_frames;
+  if (!taken.finished) return;
+  complete_ = true;
+  finish_ = taken.finish;
+  error_ = std::move(taken.error);
+}
+
+bool SpeechStream::queue_full() const {
+  const std::scoped_lock lock(mutex_);
+  return std::ssize(chunks_) >= config_.max_buffered_chunks;
+}
+
+// The next `count` frames, with their samples, into chunk_.
+void SpeechStream::append(std::int32_t count) {
+  const auto books = static_cast<std::ptrdiff_t>(config_.num_codebooks);
+  if (config_.output == OutputKind::kWaveform && count > 0) {
+    const auto samples = static_cast<std::size_t>(count) *
+                         static_cast<std::size_t>(codec_->spec().samples_per_frame);
+    const std::size_t before = chunk_.pcm.size();
+    chunk_.pcm.resize(before + samples);
+    codec_->decode(frames_, decoded_, decoded_ + count, std::span(chunk_.pcm).subspan(before));
+  }
+  chunk_.frames.insert(chunk_.frames.end(), frames_.begin() + decoded_ * books,
+                       frames_.begin() + (decoded_ + count) * books);
+  decoded_ += count;
+}
+
+// Hands chunk_ over. A block without frames is passed on only as the last one.
+void SpeechStream::flush(bool last) {
+  Chunk chunk = std::exchange(chunk_, {});
+  const auto books = static_cast<std::size_t>(config_.num_codebooks);
+  chunk.num_codebooks = config_.num_codebooks;
+  chunk.num_frames = static_cast<std::int32_t>(chunk.frames.size() / books);
+  chunk.frames = transposed(chunk.frames, books);
+  chunk.last = last;
+  if (last) {
+    chunk.finish = finish_;
+    chunk.error = error_;
+    chunk.columns = source_->columns();
+  }
+  {
+    const std::scoped_lock lock(mutex_);
+    if (first_chunk_ < 0) first_chunk_ = seconds();
+    if (last) finished_ = seconds();
+    made_last_ = last;
+    chunks_.push_back(std::move(chunk));
+  }
+  changed_.notify_all();
+}
+
+// Makes the last chunk.
+void SpeechStream::finish(FinishReason reason, const std::string& error) {
+  finish_ = reason;
+  error_ = error;
+  if (chunk_.pcm.size() > 0 && codec_ != nullptr) {
+    // A failed block leaves no frames: keep samples and frames of equal length.
+    const auto books = static_cast<std::size_t>(config_.num_codebooks);
+    chunk_.pcm.resize(chunk_.frames.size() / books *
+                      static_cast<std::size_t>(codec_->spec().samples_per_frame));
+  }
+  flush(true);
+}
+
+// Hands waiting chunks to the callback, if there is one. Returns whether there were any.
+bool SpeechStream::deliver() {
+  bool delivered = false;
+  while (true) {
+    Chunk chunk;
+    std::function<void(const Chunk&)> callback;
+    {
+      const std::scoped_lock lock(mutex_);
+      if (!has_callback_ || chunks_.empty()) return delivered;
+      chunk = std::move(chunks_.front());
+      chunks_.pop_front();
+      gave_last_ = chunk.last;
+      callback = chunk.last ? std::exchange(callback_, nullptr) : callback_;
+    }
+    callback(chunk);
+    delivered = true;
+  }
+}
+
+}  // namespace higgs_rt

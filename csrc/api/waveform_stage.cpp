@@ -1,0 +1,69 @@
+#include "api/waveform_stage.h"
+
+#include <utility>
+
+#include "core/check.h"
+
+namespace higgs_rt {
+
+WaveformStage::WaveformStage() : thread_([this] { run(); }) {}
+
+WaveformStage::~WaveformStage() { shutdown(); }
+
+void WaveformStage::add(std::shared_ptr<SpeechStream> stream) {
+  {
+    const std::scoped_lock lock(mutex_);
+    if (!stopped_) {
+      added_.push_back(std::move(stream));
+      notified_ = true;
+    }
+  }
+  if (stream != nullptr) {
+    stream->abort();
+  } else {
+    changed_.notify_one();
+  }
+}
+
+void WaveformStage::notify() {
+  {
+    const std::scoped_lock lock(mutex_);
+    if (std::exchange(notified_, true)) return;
+  }
+  changed_.notify_one();
+}
+
+void WaveformStage::shutdown() {
+  check(std::this_thread::get_id() != thread_.get_id(), "shutdown",
+        "expected a call from outside of on_chunk, got one from inside");
+  {
+    const std::scoped_lock lock(mutex_);
+    stopped_ = true;
+  }
+  changed_.notify_one();
+  const std::scoped_lock lock(join_mutex_);
+  if (thread_.joinable()) thread_.join();
+}
+
+// Waits for work and takes new streams in. False: shut down.
+bool WaveformStage::wait(Streams& active) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return notified_ || stopped_; });
+  notified_ = false;
+  for (auto& stream : added_) active.push_back(std::move(stream));
+  added_.clear();
+  return !stopped_;
+}
+
+void WaveformStage::run() {
+  Streams active;
+  while (wait(active)) {
+    bool progress = false;
+    for (const auto& stream : active) progress = stream->advance() || progress;
+    std::erase_if(active, [](const auto& stream) { return stream->done(); });
+    if (progress) notify();
+  }
+  for (const auto& stream : active) stream->abort();
+}
+
+}  // namespace higgs_rt

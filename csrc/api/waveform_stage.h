@@ -1,0 +1,45 @@
+// The thread that turns frames of all streams into chunks.
+#pragma once
+
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "api/speech_stream.h"
+
+namespace higgs_rt {
+
+// Goes round the streams that have not ended and lets each make at most one block of audio a turn,
+// so a long request does not hold up the others. Every function may be called from any thread.
+class WaveformStage {
+ public:
+  WaveformStage();
+  ~WaveformStage();  // shutdown()
+
+  // Takes part in the rounds until it has ended and nothing is left for its callback. After
+  // shutdown() the stream is ended, and its callback served, by the calling thread.
+  void add(std::shared_ptr<SpeechStream> stream);
+  // There may be work.
+  void notify();
+  // Ends all streams as cancelled and joins the thread; idempotent. Their sources must have
+  // finished, i.e. the executor is shut down.
+  void shutdown();
+
+ private:
+  using Streams = std::vector<std::shared_ptr<SpeechStream>>;
+
+  void run();
+  bool wait(Streams& active);
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  Streams added_;
+  bool notified_ = false;
+  bool stopped_ = false;
+  std::mutex join_mutex_;
+  std::thread thread_;
+};
+
+}  // namespace higgs_rt

@@ -1,0 +1,37 @@
+// Probe and the delay pattern.
+#include "api/probe.h"
+
+#include <pybind11/stl.h>
+
+#include "api/config_check.h"
+#include "bindings/bindings.h"
+#include "bindings/errors.h"
+
+namespace higgs_rt::bindings {
+namespace {
+
+py::array logits(Probe& probe, const std::vector<PromptSegment>& prompt, const py::array& columns,
+                 std::int32_t chunk_rows) {
+  const std::vector<std::int32_t> values = to_int32(columns, 2, "columns");
+  std::vector<float> out;
+  {
+    py::gil_scoped_release release;
+    out = probe.logits(prompt, values, chunk_rows);
+  }
+  const ModelInfo& info = probe.info();
+  return to_array(std::move(out), {columns.shape(0), info.num_codebooks, info.codebook_vocab});
+}
+
+}  // namespace
+
+void bind_probe(py::module_& module) {
+  py::class_<Probe>(module, "Probe")
+      .def(py::init([](const RuntimeConfig& config) {
+             validate(config);
+             return load_model([&] { return std::make_unique<Probe>(config); });
+           }),
+           py::arg("config"))
+      .def("logits", &logits, py::arg("prompt"), py::arg("columns"), py::arg("chunk_rows") = 0);
+}
+
+}  // namespace higgs_rt::bindings

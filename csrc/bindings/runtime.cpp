@@ -1,0 +1,138 @@
+// RuntimeConfig, ModelInfo, RuntimeStats and Runtime.
+#include "higgs_rt/runtime.h"
+
+#include "api/config_check.h"
+#include "bindings/bindings.h"
+#include "bindings/errors.h"
+
+namespace higgs_rt::bindings {
+namespace {
+
+void bind_config(py::module_& module) {
+  const RuntimeConfig d;
+  py::class_<RuntimeConfig>(module, "RuntimeConfig")
+      .def(py::init([](std::string model_dir, std::string codec_dir, std::string device,
+                       std::string backend, std::int32_t num_threads, std::int32_t max_batch,
+                       std::int32_t max_queue, std::int32_t max_step_tokens,
+                       std::int32_t max_sequence, std::int32_t block_tokens,
+                       std::int32_t num_blocks, std::int32_t max_buffered_chunks) {
+             return RuntimeConfig{std::move(model_dir),
+                                  std::move(codec_dir),
+                                  std::move(device),
+                                  std::move(backend),
+                                  num_threads,
+                                  max_batch,
+                                  max_queue,
+                                  max_step_tokens,
+                                  max_sequence,
+                                  block_tokens,
+                                  num_blocks,
+                                  max_buffered_chunks};
+           }),
+           py::arg("model_dir"), py::kw_only(), py::arg("codec_dir") = d.codec_dir,
+           py::arg("device") = d.device, py::arg("backend") = d.backend,
+           py::arg("num_threads") = d.num_threads, py::arg("max_batch") = d.max_batch,
+           py::arg("max_queue") = d.max_queue, py::arg("max_step_tokens") = d.max_step_tokens,
+           py::arg("max_sequence") = d.max_sequence, py::arg("block_tokens") = d.block_tokens,
+           py::arg("num_blocks") = d.num_blocks,
+           py::arg("max_buffered_chunks") = d.max_buffered_chunks)
+      .def_readwrite("model_dir", &RuntimeConfig::model_dir)
+      .def_readwrite("codec_dir", &RuntimeConfig::codec_dir)
+      .def_readwrite("device", &RuntimeConfig::device)
+      .def_readwrite("backend", &RuntimeConfig::backend)
+      .def_readwrite("num_threads", &RuntimeConfig::num_threads)
+      .def_readwrite("max_batch", &RuntimeConfig::max_batch)
+      .def_readwrite("max_queue", &RuntimeConfig::max_queue)
+      .def_readwrite("max_step_tokens", &RuntimeConfig::max_step_tokens)
+      .def_readwrite("max_sequence", &RuntimeConfig::max_sequence)
+      .def_readwrite("block_tokens", &RuntimeConfig::block_tokens)
+      .def_readwrite("num_blocks", &RuntimeConfig::num_blocks)
+      .def_readwrite("max_buffered_chunks", &RuntimeConfig::max_buffered_chunks);
+}
+
+void bind_info(py::module_& module) {
+  py::class_<ModelInfo>(module, "ModelInfo")
+#define HIGGS_FIELD(name) .def_readonly(#name, &ModelInfo::name)
+      HIGGS_FIELD(model_dir) HIGGS_FIELD(layout) HIGGS_FIELD(weight_dtype) HIGGS_FIELD(device)
+          HIGGS_FIELD(engine) HIGGS_FIELD(num_parameters) HIGGS_FIELD(num_layers)
+              HIGGS_FIELD(hidden_size) HIGGS_FIELD(num_heads) HIGGS_FIELD(num_kv_heads)
+                  HIGGS_FIELD(head_dim) HIGGS_FIELD(text_vocab) HIGGS_FIELD(num_codebooks)
+                      HIGGS_FIELD(codebook_vocab) HIGGS_FIELD(max_sequence)
+                          HIGGS_FIELD(block_tokens) HIGGS_FIELD(num_blocks) HIGGS_FIELD(kv_bytes)
+                              HIGGS_FIELD(has_codec) HIGGS_FIELD(sample_rate)
+                                  HIGGS_FIELD(samples_per_frame) HIGGS_FIELD(num_threads)
+                                      HIGGS_FIELD(cpu_isa);
+#undef HIGGS_FIELD
+}
+
+void bind_stats(py::module_& module) {
+  py::class_<RuntimeStats>(module, "RuntimeStats")
+#define HIGGS_FIELD(name) .def_readonly(#name, &RuntimeStats::name)
+      HIGGS_FIELD(submitted) HIGGS_FIELD(finished) HIGGS_FIELD(cancelled) HIGGS_FIELD(failed)
+          HIGGS_FIELD(refused) HIGGS_FIELD(preemptions) HIGGS_FIELD(steps) HIGGS_FIELD(columns)
+              HIGGS_FIELD(prompt_rows) HIGGS_FIELD(running) HIGGS_FIELD(waiting)
+                  HIGGS_FIELD(free_blocks) HIGGS_FIELD(total_blocks) HIGGS_FIELD(forward_seconds)
+                      HIGGS_FIELD(sample_seconds) HIGGS_FIELD(step_seconds);
+#undef HIGGS_FIELD
+}
+
+// Shutting down joins threads that may be waiting for the GIL, so it is released meanwhile.
+struct Shutdown {
+  void operator()(Runtime* runtime) const {
+    py::gil_scoped_release release;
+    delete runtime;
+  }
+};
+using Holder = std::unique_ptr<Runtime, Shutdown>;
+
+// Runtimes that are alive when the interpreter ends are shut down before it is torn down: their
+// threads must not ask for a GIL that no longer exists.
+void track(const py::object& runtime) {
+  static py::object* alive = [] {
+    auto* set = new py::object(py::module_::import("weakref").attr("WeakSet")());
+    py::module_::import("atexit").attr("register")(py::cpp_function([set] {
+      for (const py::handle item : py::list(*set)) item.attr("shutdown")();
+    }));
+    return set;
+  }();
+  alive->attr("add")(runtime);
+}
+
+py::object load(const RuntimeConfig& config) {
+  validate(config);
+  Holder loaded(load_model([&] { return Runtime::load(config); }).release());
+  py::object runtime = py::cast(std::move(loaded));
+  track(runtime);
+  return runtime;
+}
+
+py::array decode_frames(Runtime& runtime, const py::array& codes) {
+  const std::vector<std::int32_t> values = to_int32(codes, 2, "codes");
+  const auto num_frames = static_cast<std::int32_t>(codes.shape(1));
+  std::vector<float> pcm;
+  {
+    py::gil_scoped_release release;
+    pcm = runtime.decode_frames(values, num_frames);
+  }
+  const auto size = static_cast<py::ssize_t>(pcm.size());
+  return to_array(std::move(pcm), {size});
+}
+
+}  // namespace
+
+void bind_runtime(py::module_& module) {
+  bind_config(module);
+  bind_info(module);
+  bind_stats(module);
+  py::class_<Runtime, Holder>(module, "Runtime")
+      .def_static("load", &load, py::arg("config"))
+      .def("submit", &Runtime::submit, py::arg("request"), py::call_guard<py::gil_scoped_release>())
+      .def("decode_frames", &decode_frames, py::arg("codes"))
+      .def_property_readonly("info", [](const Runtime& runtime) { return runtime.info(); })
+      .def_property_readonly("stats", &Runtime::stats, py::call_guard<py::gil_scoped_release>())
+      .def("shutdown", &Runtime::shutdown, py::call_guard<py::gil_scoped_release>());
+  module.def("build_info", &build_info);
+  module.def("version", &version);
+}
+
+}  // namespace higgs_rt::bindings

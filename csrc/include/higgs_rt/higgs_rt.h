@@ -1,0 +1,218 @@
+/* C API: load a model, submit requests, read chunks of speech by pull or by callback.
+ *
+ *   higgs_runtime_config config;
+ *   higgs_runtime_config_init(&config, sizeof config);
+ *   config.model_dir = "model";
+ *   higgs_runtime* runtime = NULL;
+ *   if (higgs_runtime_load(&config, &runtime) != HIGGS_OK) puts(higgs_last_error());
+ *
+ * Structs that may grow begin with `struct_size`, the size the caller was compiled with. An _init
+ * function sets it together with the defaults; for structs that the library fills, the caller sets
+ * it (HIGGS_STRUCT does). A library that knows fewer fields refuses a caller that uses the others.
+ *
+ * Every function may be called from any thread, but one stream is read by one thread at a time.
+ * Functions that return higgs_status leave a message in higgs_last_error() when they fail.
+ */
+#ifndef HIGGS_RT_HIGGS_RT_H_
+#define HIGGS_RT_HIGGS_RT_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct higgs_runtime higgs_runtime;
+typedef struct higgs_stream higgs_stream;
+
+typedef enum higgs_status {
+  HIGGS_OK = 0,
+  HIGGS_TIMEOUT = 1, /* higgs_stream_next: nothing arrived in time; try again */
+  HIGGS_END = 2,     /* higgs_stream_next: the last chunk was delivered before */
+  HIGGS_INVALID_ARGUMENT = -1,
+  HIGGS_NOT_FOUND = -2,
+  HIGGS_RESOURCE_EXHAUSTED = -3, /* queue, memory or KV blocks are used up */
+  HIGGS_UNSUPPORTED = -4,
+  HIGGS_CANCELLED = -5,
+  HIGGS_UNAVAILABLE = -6, /* the runtime is shutting down */
+  HIGGS_INTERNAL = -7
+} higgs_status;
+
+/* Sets `struct_size` of a struct variable that the library is to fill, all else zero. */
+#define HIGGS_STRUCT(type) {sizeof(type)}
+
+/* --- Runtime ------------------------------------------------------------------------------- */
+
+typedef struct higgs_runtime_config {
+  size_t struct_size;
+  const char* model_dir; /* LM checkpoint directory; required */
+  const char* codec_dir; /* "": <model_dir>/codec; "none": no codec, frames only */
+  const char* device;    /* "cpu", "cuda", "cuda:N" */
+  const char* backend;   /* "native" or "tensorrt" */
+  int32_t num_threads;   /* CPU compute threads; 0: all cores this process may use */
+  int32_t max_batch;     /* requests that run at the same time */
+  int32_t max_queue;     /* requests that may wait */
+  int32_t max_step_tokens;
+  int32_t max_sequence; /* prompt + generated positions of one request */
+  int32_t block_tokens;
+  int32_t num_blocks;          /* KV blocks; 0: chosen from max_batch */
+  int32_t max_buffered_chunks; /* per stream; a slower reader pauses its own request */
+} higgs_runtime_config;
+
+typedef struct higgs_model_info {
+  size_t struct_size;
+  const char* layout; /* strings belong to the runtime */
+  const char* weight_dtype;
+  const char* device;
+  const char* engine;
+  int64_t num_parameters;
+  int32_t num_layers;
+  int32_t hidden_size;
+  int32_t text_vocab;
+  int32_t num_codebooks;
+  int32_t codebook_vocab; /* codes + BOS + EOS */
+  int32_t max_sequence;
+  int32_t has_codec;
+  int32_t sample_rate; /* Hz; 0 without a codec */
+  int32_t samples_per_frame;
+} higgs_model_info;
+
+typedef struct higgs_stats {
+  size_t struct_size;
+  int64_t submitted;
+  int64_t finished;
+  int64_t cancelled;
+  int64_t failed;
+  int64_t refused;
+  int64_t preemptions;
+  int64_t steps;
+  int64_t columns;
+  int64_t prompt_rows;
+  int32_t running;
+  int32_t waiting;
+  int32_t free_blocks;
+  int32_t total_blocks;
+  double forward_seconds;
+  double sample_seconds;
+  double step_seconds;
+} higgs_stats;
+
+void higgs_runtime_config_init(higgs_runtime_config* config, size_t struct_size);
+higgs_status higgs_runtime_load(const higgs_runtime_config* config, higgs_runtime** runtime);
+/* Cancels what runs or waits and joins all threads; streams stay readable. Idempotent. */
+higgs_status higgs_runtime_shutdown(higgs_runtime* runtime);
+void higgs_runtime_free(higgs_runtime* runtime); /* shuts down; NULL is allowed */
+higgs_status higgs_runtime_info(const higgs_runtime* runtime, higgs_model_info* info);
+higgs_status higgs_runtime_stats(const higgs_runtime* runtime, higgs_stats* stats);
+/* codes [num_codebooks, num_frames] -> pcm [num_frames * samples_per_frame], mono, in [-1, 1].
+ * `capacity` counts floats. */
+higgs_status higgs_runtime_decode_frames(higgs_runtime* runtime, const int32_t* codes,
+                                         int32_t num_frames, float* pcm, size_t capacity);
+
+/* --- Requests ------------------------------------------------------------------------------ */
+
+typedef enum higgs_segment_kind {
+  HIGGS_SEGMENT_TEXT = 0,  /* ids [count]: text token ids */
+  HIGGS_SEGMENT_AUDIO = 1, /* ids [count]: codes [num_codebooks, num_frames] row-major */
+  HIGGS_SEGMENT_TABLE = 2  /* rows [count]: fp32 embeddings [n, hidden_size] row-major */
+} higgs_segment_kind;
+
+typedef struct higgs_segment { /* never grows: requests hold arrays of it */
+  int32_t kind;                /* higgs_segment_kind */
+  size_t count;                /* elements of `ids` or `rows` */
+  const int32_t* ids;
+  const float* rows;
+} higgs_segment;
+
+typedef enum higgs_output { HIGGS_OUTPUT_WAVEFORM = 0, HIGGS_OUTPUT_FRAMES = 1 } higgs_output;
+
+typedef enum higgs_stream_rule {
+  HIGGS_RULE_FIRST_EOS = 0,
+  HIGGS_RULE_TRANSFORMERS = 1
+} higgs_stream_rule;
+
+/* The library copies what the pointers refer to. The prompt ends right before the first audio
+ * column, i.e. with the text id of <|audio_out_bos|>. */
+typedef struct higgs_request {
+  size_t struct_size;
+  const higgs_segment* prompt;
+  size_t num_segments;
+  int32_t max_columns; /* upper limit of generated columns, BOS column included */
+  int32_t output;      /* higgs_output */
+  int32_t stream;      /* 1: chunks arrive while the request runs; 0: one chunk at the end */
+  int32_t first_chunk_frames;
+  int32_t max_chunk_frames;
+  float temperature; /* 0: greedy */
+  int32_t top_k;     /* 0: off */
+  float top_p;       /* 1: off */
+  int32_t ras_window; /* 0: off */
+  int32_t ras_max_repeat;
+  uint64_t seed;
+  int32_t rule; /* higgs_stream_rule */
+} higgs_request;
+
+typedef enum higgs_finish {
+  HIGGS_FINISH_NONE = 0,
+  HIGGS_FINISH_STOP = 1,
+  HIGGS_FINISH_LENGTH = 2,
+  HIGGS_FINISH_CANCELLED = 3,
+  HIGGS_FINISH_ERROR = 4
+} higgs_finish;
+
+/* Pointers stay valid until the next higgs_stream_next on the stream, or its end of life; inside a
+ * callback, until it returns. */
+typedef struct higgs_chunk {
+  size_t struct_size;
+  const float* pcm; /* mono in [-1, 1] */
+  size_t num_samples;
+  const int32_t* frames; /* codes [num_codebooks, num_frames] */
+  int32_t num_frames;
+  int32_t last;           /* 1: no chunk follows, and the fields below are set */
+  int32_t finish;         /* higgs_finish */
+  const char* error;      /* "" unless finish is HIGGS_FINISH_ERROR */
+  const int32_t* columns; /* [num_columns, num_codebooks], the all-BOS column first */
+  int32_t num_columns;
+} higgs_chunk;
+
+typedef struct higgs_timing { /* seconds since submission; negative: has not happened yet */
+  size_t struct_size;
+  double started;
+  double first_column;
+  double first_chunk;
+  double finished;
+} higgs_timing;
+
+void higgs_request_init(higgs_request* request, size_t struct_size);
+higgs_status higgs_submit(higgs_runtime* runtime, const higgs_request* request,
+                          higgs_stream** stream);
+
+/* Waits up to `timeout_ms` for the next chunk; negative: without limit. Returns HIGGS_OK with a
+ * chunk, HIGGS_TIMEOUT, HIGGS_END, or the error with which the request failed. */
+higgs_status higgs_stream_next(higgs_stream* stream, int64_t timeout_ms, higgs_chunk* chunk);
+
+/* Calls back from a runtime thread for every chunk, the last one included; errors arrive in
+ * chunk->error. Use either this, once, or higgs_stream_next. The callback must return soon and must
+ * not free the runtime. It gets a full higgs_chunk of this library's size. */
+typedef void (*higgs_chunk_callback)(const higgs_chunk* chunk, void* user);
+higgs_status higgs_stream_on_chunk(higgs_stream* stream, higgs_chunk_callback callback, void* user);
+
+void higgs_stream_cancel(higgs_stream* stream); /* returns at once */
+int32_t higgs_stream_done(const higgs_stream* stream);
+uint64_t higgs_stream_id(const higgs_stream* stream);
+higgs_status higgs_stream_timing(const higgs_stream* stream, higgs_timing* timing);
+/* Cancels the request if it still runs. NULL is allowed. */
+void higgs_stream_free(higgs_stream* stream);
+
+/* --- Errors and version -------------------------------------------------------------------- */
+
+/* Message of the last failure in the calling thread, "" before the first; owned by the library. */
+const char* higgs_last_error(void);
+const char* higgs_version(void);
+const char* higgs_build_info(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* HIGGS_RT_HIGGS_RT_H_ */
