@@ -1,0 +1,70 @@
+// The CPU implementation of Ops: one file per operation beside this one.
+#pragma once
+
+#include <initializer_list>
+
+#include "ops/cpu/kernels.h"
+#include "ops/ops.h"
+
+namespace higgs_rt {
+
+class CpuOps final : public Ops {
+ public:
+  CpuOps(Device& device, ThreadPool& pool, const Kernels& kernels)
+      : device_(device), pool_(pool), kernels_(kernels) {}
+
+  Device& device() override { return device_; }
+  void embed_text(const TensorView& table, const TensorView& table_rows, const TensorView& ids,
+                  const TensorView& out) override;
+  void gather_columns(const TensorView& index, const TensorView& given, const TensorView& last,
+                      const TensorView& out) override;
+  void embed_columns(const TensorView& table, const TensorView& columns,
+                     const TensorView& out) override;
+  void rms_norm(const TensorView& x, const TensorView& weight, float eps,
+                const TensorView& out) override;
+  void linear(const TensorView& x, const TensorView& weight, const TensorView& out,
+              bool accumulate) override;
+  void rope(const TensorView& x, const TensorView& positions, const TensorView& table) override;
+  void store_kv(const TensorView& k, const TensorView& v, const TensorView& slots,
+                const TensorView& k_cache, const TensorView& v_cache) override;
+  void attention(const TensorView& q, const TensorView& k_cache, const TensorView& v_cache,
+                 const AttentionBatch& batch, const TensorView& out) override;
+  void swiglu(const TensorView& gate, const TensorView& up, const TensorView& out) override;
+  void gather_rows(const TensorView& x, const TensorView& rows, const TensorView& out) override;
+  void sum_code_tables(const TensorView& tables, const TensorView& bias, const TensorView& codes,
+                       const TensorView& out) override;
+  void conv1d(const TensorView& x, const TensorView& weight, const TensorView& bias,
+              const Conv1d& conv, const TensorView* residual, const TensorView& out) override;
+  void conv_transpose1d(const TensorView& x, const TensorView& weight, const TensorView& bias,
+                        const Conv1d& conv, const TensorView& out) override;
+  void snake(const TensorView& x, const TensorView& alpha, const TensorView& out) override;
+
+ private:
+  // A convolution whose kernel arguments differ only in the block of time and outputs; `left`
+  // zeros stand before x[c, 0], and step 0 with tap offset 0 reads that far to the left of x.
+  void run_conv(ConvArgs args, const TensorView& x, std::int64_t left, std::int64_t steps,
+                std::int64_t outputs);
+  // parallel_for over items that cost `cost` multiply-adds each, with a grain below which handing
+  // work to another thread costs more than it saves.
+  template <class Body>
+  void parallel(std::int64_t count, std::int64_t cost, const Body& body) {
+    pool_.parallel_for(count, grain_for(cost), body);
+  }
+  static std::int64_t grain_for(std::int64_t cost);
+
+  Device& device_;
+  ThreadPool& pool_;
+  const Kernels& kernels_;
+};
+
+// Throws kInternal `[op] name: expected dtype shape, got …`.
+void expect(const char* op, const char* name, const TensorView& view, DType dtype,
+            const Shape& shape);
+// The same for weights, which may be fp32 or bf16.
+void expect_weight(const char* op, const char* name, const TensorView& view, const Shape& shape);
+// Throws when `view` does not have `rank` axes.
+void expect_rank(const char* op, const char* name, const TensorView& view, std::size_t rank);
+// The bits of a bf16 tensor.
+const std::uint16_t* bf16_bits(const TensorView& view);
+
+}  // namespace higgs_rt

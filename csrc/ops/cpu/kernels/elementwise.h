@@ -1,0 +1,65 @@
+// Row-wise kernels: norm, activations, sums.
+#pragma once
+
+#include "ops/cpu/kernels/simd.h"
+#include "ops/cpu/vector_math.h"
+
+namespace higgs_rt::HIGGS_ISA {
+
+// body(offset, n) for every vector of [0, size); n < kWidth only for the last.
+template <class Body>
+HIGGS_INLINE void each_vector(std::int64_t size, Body body) {
+  std::int64_t i = 0;
+  for (; i + kWidth <= size; i += kWidth) body(i, std::int64_t{kWidth});
+  if (i < size) body(i, size - i);
+}
+
+template <class T>
+HIGGS_INLINE V load_n(const T* p, std::int64_t n) {
+  return n == kWidth ? load(p) : load_part(p, n);
+}
+HIGGS_INLINE void store_n(float* p, V v, std::int64_t n) {
+  if (n == kWidth) {
+    store(p, v);
+  } else {
+    store_part(p, v, n);
+  }
+}
+
+template <class W>
+inline void rms_norm(const float* x, const W* weight, float eps, float* out, std::int64_t size) {
+  V squares{};
+  each_vector(size, [&](std::int64_t i, std::int64_t n) {
+    const V v = load_n(x + i, n);
+    squares = fma(v, v, squares);
+  });
+  const float scale = 1.0f / __builtin_sqrtf(sum(squares) / static_cast<float>(size) + eps);
+  each_vector(size, [&](std::int64_t i, std::int64_t n) {
+    store_n(out + i, load_n(x + i, n) * scale * load_n(weight + i, n), n);
+  });
+}
+
+inline void swiglu(const float* gate, const float* up, float* out, std::int64_t size) {
+  each_vector(size, [&](std::int64_t i, std::int64_t n) {
+    const V g = load_n(gate + i, n);
+    store_n(out + i, g / (exp(-g) + 1.0f) * load_n(up + i, n), n);
+  });
+}
+
+inline void snake(const float* x, float alpha, float* out, std::int64_t size) {
+  const float inverse = 1.0f / (alpha + 1e-9f);
+  each_vector(size, [&](std::int64_t i, std::int64_t n) {
+    const V v = load_n(x + i, n);
+    store_n(out + i, fma(sin_squared(v * alpha), set1(inverse), v), n);
+  });
+}
+
+template <class T>
+inline void add(const T* x, bool first, float* out, std::int64_t size) {
+  each_vector(size, [&](std::int64_t i, std::int64_t n) {
+    const V v = load_n(x + i, n);
+    store_n(out + i, first ? v : load_n(out + i, n) + v, n);
+  });
+}
+
+}  // namespace higgs_rt::HIGGS_ISA
