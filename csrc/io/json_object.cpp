@@ -100,11 +100,11 @@ JsonObject JsonObject::object(const std::string& name) const {
   return {*value, where_ + ":" + name};
 }
 
-void JsonObject::require(const std::string& name, bool expected) const {
+void JsonObject::require_flag(const std::string& name, bool expected) const {
   if (has(name) && boolean(name) != expected) refuse(name, expected ? "true" : "false");
 }
 
-void JsonObject::require(const std::string& name, const std::string& expected) const {
+void JsonObject::require_text(const std::string& name, const std::string& expected) const {
   if (has(name) && text(name) != expected) refuse(name, "\"" + expected + "\"");
 }
 

@@ -40,8 +40,8 @@ class JsonObject {
 
   [[noreturn]] void refuse(const std::string& name, const std::string& expected) const;
   // Refuses a field that has another value; an absent one passes.
-  void require(const std::string& name, bool expected) const;
-  void require(const std::string& name, const std::string& expected) const;
+  void require_flag(const std::string& name, bool expected) const;
+  void require_text(const std::string& name, const std::string& expected) const;
 
  private:
   const Json* find(const std::string& name) const;

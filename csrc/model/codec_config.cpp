@@ -14,7 +14,7 @@ void read_transformers(const JsonObject& root, CodecConfig& config) {
   config.codebook_size = root.positive("codebook_size");
   config.codebook_dim = root.positive("codebook_dim");
   const JsonObject acoustic = root.object("acoustic_model_config");
-  acoustic.require("model_type", "dac");
+  acoustic.require_text("model_type", "dac");
   config.latent = acoustic.positive("hidden_size");
   config.decoder_hidden = acoustic.positive("decoder_hidden_size");
   config.ratios = acoustic.integers("upsampling_ratios");

@@ -56,9 +56,9 @@ void read_backbone(const JsonObject& model, ModelConfig& config) {
   config.max_positions = model.positive("max_position_embeddings");
   config.rms_norm_eps = static_cast<float>(model.number("rms_norm_eps"));
   config.rope = read_rope(model);
-  model.require("hidden_act", "silu");
-  model.require("attention_bias", false);
-  model.require("mlp_bias", false);
+  model.require_text("hidden_act", "silu");
+  model.require_flag("attention_bias", false);
+  model.require_flag("mlp_bias", false);
   if (config.num_heads % config.num_kv_heads != 0) {
     model.refuse("num_key_value_heads", "a divisor of num_attention_heads");
   }
@@ -106,10 +106,10 @@ void read_original(const JsonObject& root, ModelConfig& config) {
   if (root.boolean("encode_whisper_embed", true)) {
     root.refuse("encode_whisper_embed", "false (there is no Whisper tower here)");
   }
-  root.require("audio_embed_avg", false);
-  root.require("use_rq_transformer", false);
-  root.require("use_audio_out_self_attention", false);
-  root.require("use_audio_out_embed_projector", false);
+  root.require_flag("audio_embed_avg", false);
+  root.require_flag("use_rq_transformer", false);
+  root.require_flag("use_audio_out_self_attention", false);
+  root.require_flag("use_audio_out_embed_projector", false);
   if (root.integer("audio_decoder_proj_num_layers", 0) != 0) {
     root.refuse("audio_decoder_proj_num_layers", "0");
   }
