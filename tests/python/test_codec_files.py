@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from higgs_rt.checkpoint.random_codec import small_codec_config, write_random_codec
-from higgs_rt.codec.names import original_name
+from higgs_rt.codec.config import CodecConfig
+from higgs_rt.codec.names import decoder_tensors, encoder_tensors, original_name
 from higgs_rt.errors import CheckpointError
 
 torch = pytest.importorskip("torch")
@@ -104,7 +105,9 @@ def test_golden_waves_are_reproduced() -> None:
 
 def test_export_keeps_names_and_numbers(tmp_path: Path) -> None:
     write_random_codec(tmp_path, layout="original")
-    export_decoder_safetensors(tmp_path, tmp_path / "decoder.safetensors")
+    assert export_decoder_safetensors(tmp_path) == tmp_path / "decoder.safetensors"
+    # The encoder still reads the pickle, which is complete.
+    CodecEncoder.load(tmp_path)
     exported = safetensors_torch.load_file(tmp_path / "decoder.safetensors")
     state = torch.load(tmp_path / "model.pth", weights_only=True)
     assert all(torch.equal(state[name], value) for name, value in exported.items())
@@ -239,6 +242,45 @@ def test_malformed_configurations(
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=message):
         CodecEncoder.load(tmp_path)
+
+
+def test_released_configuration(tmp_path: Path) -> None:
+    """The original release's config.json, with the shapes that its pickle holds."""
+    released = {
+        "n_filters": 32,
+        "D": 256,
+        "codebook_dim": 64,
+        "target_bandwidths": [0.5, 1, 1.5, 2, 4],
+        "ratios": [8, 5, 4, 2, 3],
+        "sample_rate": 24000,
+        "bins": 1024,
+        "n_q": 8,
+        "semantic_techer": "hubert_base_general",
+    }
+    (tmp_path / "config.json").write_text(json.dumps(released))
+    expected = CodecConfig(layout="original")
+    canonical = encoder_tensors(expected) | decoder_tensors(expected)
+    shapes = {original_name(name, num_blocks=5): shape for name, shape in canonical.items()}
+    shapes[f"{POS}1"] = shapes.pop(POS.removesuffix("parametrizations.weight.original") + "weight")
+    assert CodecConfig.read(tmp_path / "config.json", shapes) == expected
+    assert (expected.hop, expected.fused, expected.semantic_stride) == (960, 1024, 2)
+
+
+def test_what_transformers_saves_is_loaded(tmp_path: Path) -> None:
+    """`save_pretrained` with every field, and the mask embedding that HuBERT trains with."""
+    pytest.importorskip("transformers")
+    from reference.codec_reference import CodecReference
+
+    write_random_codec(tmp_path / "written")
+    reference = CodecReference(tmp_path / "written")
+    reference.model.save_pretrained(tmp_path / "saved")
+    file = tmp_path / "saved" / "model.safetensors"
+    state = safetensors_torch.load_file(file)
+    state["semantic_model.masked_spec_embed"] = torch.zeros(32)
+    safetensors_torch.save_file(state, file)
+    samples = (0.1 * np.random.default_rng(0).standard_normal(960 * 6)).astype(np.float32)
+    codes = CodecEncoder.load(tmp_path / "saved").encode(samples)
+    np.testing.assert_array_equal(codes, reference.encode(samples))
 
 
 def test_codebooks_are_counted_from_the_tensors(tmp_path: Path) -> None:

@@ -141,37 +141,13 @@ def _count(shapes: Shapes, prefix: str, path: Path) -> int:
 def _from_transformers(raw: dict[str, Any], shapes: Shapes, path: Path) -> CodecConfig:
     top = _Fields(raw, path.name)
     acoustic = _Fields(raw.get("acoustic_model_config") or {}, f"{path.name}:acoustic_model_config")
-    hubert_raw = raw.get("semantic_model_config") or {}
-    hubert = _Fields(hubert_raw, f"{path.name}:semantic_model_config")
-    for name, supported in (("strides", (1, 1)), ("channel_ratios", (1, 1))):
-        top.must_equal(name, supported)
-    for name, value in (("block_dilations", (1, 1)), ("kernel_size", 3), ("unit_kernel_size", 3)):
-        top.must_equal(name, value)
-    for name, flag in (
-        ("feat_extract_norm", "group"),
-        ("feat_extract_activation", "gelu"),
-        ("hidden_act", "gelu"),
-        ("do_stable_layer_norm", False),
-        ("conv_bias", False),
-        ("feat_proj_layer_norm", True),
-        ("conv_pos_batch_norm", False),
-    ):
-        hubert.must_equal(name, flag)
-    released, released_hubert = CodecConfig(), SemanticConfig()
+    for name in ("strides", "channel_ratios", "block_dilations"):
+        top.must_equal(name, (1, 1))
+    for name in ("kernel_size", "unit_kernel_size"):
+        top.must_equal(name, 3)
     ratios = acoustic.integers("downsampling_ratios")
     acoustic.must_equal("upsampling_ratios", ratios)
-    semantic = SemanticConfig(
-        hidden=hubert.integer("hidden_size", released_hubert.hidden),
-        layers=hubert.integer("num_hidden_layers", released_hubert.layers),
-        heads=hubert.integer("num_attention_heads", released_hubert.heads),
-        ffn=hubert.integer("intermediate_size", released_hubert.ffn),
-        conv_dim=hubert.integers("conv_dim", released_hubert.conv_dim),
-        conv_kernel=hubert.integers("conv_kernel", released_hubert.conv_kernel),
-        conv_stride=hubert.integers("conv_stride", released_hubert.conv_stride),
-        pos_kernel=hubert.integer("num_conv_pos_embeddings", released_hubert.pos_kernel),
-        pos_groups=hubert.integer("num_conv_pos_embedding_groups", released_hubert.pos_groups),
-        layer_norm_eps=float(hubert_raw.get("layer_norm_eps", released_hubert.layer_norm_eps)),
-    )
+    released = CodecConfig()
     return CodecConfig(
         encoder_hidden=acoustic.integer("encoder_hidden_size", released.encoder_hidden),
         decoder_hidden=acoustic.integer("decoder_hidden_size", released.decoder_hidden),
@@ -182,8 +158,36 @@ def _from_transformers(raw: dict[str, Any], shapes: Shapes, path: Path) -> Codec
         num_codebooks=_count(shapes, "quantizer.quantizers.", path),
         sample_rate=top.integer("sample_rate", released.sample_rate),
         semantic_sample_rate=top.integer("semantic_sample_rate", released.semantic_sample_rate),
-        semantic=semantic,
+        semantic=_hubert(raw.get("semantic_model_config") or {}, path),
         layout="transformers",
+    )
+
+
+def _hubert(raw: dict[str, Any], path: Path) -> SemanticConfig:
+    """A `HubertConfig` object; its absent fields have HuBERT-base's values."""
+    hubert = _Fields(raw, f"{path.name}:semantic_model_config")
+    for name, supported in (
+        ("feat_extract_norm", "group"),
+        ("feat_extract_activation", "gelu"),
+        ("hidden_act", "gelu"),
+        ("do_stable_layer_norm", False),
+        ("conv_bias", False),
+        ("feat_proj_layer_norm", True),
+        ("conv_pos_batch_norm", False),
+    ):
+        hubert.must_equal(name, supported)
+    base = SemanticConfig()
+    return SemanticConfig(
+        hidden=hubert.integer("hidden_size", base.hidden),
+        layers=hubert.integer("num_hidden_layers", base.layers),
+        heads=hubert.integer("num_attention_heads", base.heads),
+        ffn=hubert.integer("intermediate_size", base.ffn),
+        conv_dim=hubert.integers("conv_dim", base.conv_dim),
+        conv_kernel=hubert.integers("conv_kernel", base.conv_kernel),
+        conv_stride=hubert.integers("conv_stride", base.conv_stride),
+        pos_kernel=hubert.integer("num_conv_pos_embeddings", base.pos_kernel),
+        pos_groups=hubert.integer("num_conv_pos_embedding_groups", base.pos_groups),
+        layer_norm_eps=float(raw.get("layer_norm_eps", base.layer_norm_eps)),
     )
 
 

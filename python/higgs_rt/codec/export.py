@@ -10,13 +10,17 @@ from higgs_rt.codec.names import decoder_tensors, original_name
 from higgs_rt.codec.tensor_store import TensorStore, stored_parts
 from higgs_rt.errors import CheckpointError
 
+# The native decoder reads any safetensors file of a codec directory that has no model.safetensors.
+DEFAULT_NAME = "decoder.safetensors"
 
-def export_decoder_safetensors(source: str | Path, destination: str | Path) -> None:
+
+def export_decoder_safetensors(source: str | Path, destination: str | Path | None = None) -> Path:
     """Write the decoding tensors of the original-layout codec in directory `source` to a file.
 
     The tensors keep their ORIGINAL names and weight-norm pairs (`weight_g`, `weight_v`) and are
-    fp32. `destination` is overwritten. Raises CheckpointError when `source` is not in the
-    original layout or lacks a tensor. Needs torch.
+    fp32. `destination` is overwritten; it defaults to `decoder.safetensors` in `source`, where the
+    native decoder finds it beside `model.pth`. Returns the path written. Raises CheckpointError
+    when `source` is not in the original layout or lacks a tensor. Needs torch.
     """
     store = TensorStore.open(Path(source))
     config = CodecConfig.read(Path(source) / "config.json", store.shapes)
@@ -29,4 +33,6 @@ def export_decoder_safetensors(source: str | Path, destination: str | Path) -> N
     for name in decoder_tensors(config):
         for part in stored_parts(original_name(name, len(config.ratios)), store.shapes, source):
             tensors[part] = store.get(part).numpy()
-    write_safetensors(Path(destination), tensors)
+    path = Path(source) / DEFAULT_NAME if destination is None else Path(destination)
+    write_safetensors(path, tensors)
+    return path
