@@ -1,5 +1,6 @@
 #include "executor/request_check.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/check.h"
@@ -17,11 +18,19 @@ void check_ids(const std::vector<std::int32_t>& ids, std::int32_t limit, const s
   }
 }
 
+void check_axis(const PromptSegment& segment, const char* field, std::int32_t expected,
+                const std::string& name) {
+  check(segment.model_axis == 0 || segment.model_axis == expected, kSubmit, name,
+        ".model_axis: expected ", field, " ", expected, " (or 0, unchecked), got ",
+        segment.model_axis);
+}
+
 // Positions of an audio segment: T frames become T + num_codebooks + 1 columns (specification 4.5).
 std::int64_t check_audio(const PromptSegment& segment, const EngineSpec& spec,
                          const std::string& name) {
   const auto count = segment.ids.size();
   const auto codebooks = static_cast<std::size_t>(spec.num_codebooks);
+  check_axis(segment, "num_codebooks", spec.num_codebooks, name);
   check(count > 0 && count % codebooks == 0, kSubmit, name,
         ".ids: expected codes of whole frames, a positive multiple of num_codebooks ", codebooks,
         ", got ", count);
@@ -33,6 +42,7 @@ std::int64_t check_table(const PromptSegment& segment, const EngineSpec& spec,
                          const std::string& name) {
   const auto count = segment.rows.size();
   const auto width = static_cast<std::size_t>(spec.hidden_size);
+  check_axis(segment, "hidden_size", spec.hidden_size, name);
   check(count > 0 && count % width == 0, kSubmit, name,
         ".rows: expected a positive multiple of hidden_size ", width, ", got ", count);
   for (std::size_t i = 0; i < count; ++i) {
@@ -109,8 +119,9 @@ void check_request(const Request& request, const ExecutorConfig& config, const E
   check(positions <= config.max_sequence, kSubmit, "prompt: expected at most ",
         config.max_sequence - request.max_columns, " positions (max_sequence ", config.max_sequence,
         " less max_columns ", request.max_columns, "), got ", prompt);
-  // The last column is never fed back, so it needs no slot.
-  const std::int32_t blocks = spec.kv.blocks_for(static_cast<std::int32_t>(positions) - 1);
+  // The last column is never fed back, so it needs no slot; column 0 is given one in any case.
+  const std::int64_t slots = std::max(positions - 1, prompt + 1);
+  const std::int32_t blocks = spec.kv.blocks_for(static_cast<std::int32_t>(slots));
   check(blocks <= spec.kv.num_blocks, kSubmit, "prompt: expected to need at most ",
         spec.kv.num_blocks, " KV blocks of ", spec.kv.block_tokens, " positions, got ", blocks,
         " for ", prompt, " prompt positions and ", request.max_columns, " columns");

@@ -20,11 +20,15 @@ class Planner {
     for (std::int32_t i = 0; i < num_running_; ++i) {
       if (!all_[i].paused && is_decode(i) && secure(i)) add_work(i);
     }
-    bool blocked = false;
-    for (std::int32_t i = 0; i < num_running_ && !blocked && budget_ > 0; ++i) {
-      if (all_[i].paused || is_decode(i)) continue;
-      blocked = state_[i] == State::kPreempted || !secure(i);
-      if (!blocked) add_work(i);
+    bool blocked = false;  // a sequence waits for blocks to start, so no other may start before it
+    for (std::int32_t i = 0; i < num_running_ && budget_ > 0; ++i) {
+      const bool starts = all_[i].blocks == 0;
+      if (all_[i].paused || is_decode(i) || (starts && blocked)) continue;
+      if (secure(i)) {
+        add_work(i);
+      } else {
+        blocked = true;
+      }
     }
     for (const SequenceView& next : waiting) {
       if (blocked || budget_ <= 0 || num_running_ + plan_.admit >= limits_.max_batch) break;

@@ -10,19 +10,17 @@
 namespace higgs_rt {
 namespace {
 
-// Adds the seconds of its life to `total`.
-class Stopwatch {
- public:
-  explicit Stopwatch(double& total) : total_(total), start_(Clock::now()) {}
-  ~Stopwatch() { total_ += std::chrono::duration<double>(Clock::now() - start_).count(); }
-  Stopwatch(const Stopwatch&) = delete;
-  Stopwatch& operator=(const Stopwatch&) = delete;
-
- private:
+// Runs `body` and adds the seconds it took to `total`, also when it throws.
+template <class Body>
+void timed(double& total, Body&& body) {
   using Clock = std::chrono::steady_clock;
-  double& total_;
-  Clock::time_point start_;
-};
+  struct AddOnExit {
+    double& total;
+    Clock::time_point start = Clock::now();
+    ~AddOnExit() { total += std::chrono::duration<double>(Clock::now() - start).count(); }
+  } const add{total};
+  body();
+}
 
 }  // namespace
 
@@ -42,7 +40,9 @@ void StepLoop::run() noexcept {
     while (mailbox_.wait_for_work(idle_)) {
       apply_cancels();
       const std::vector<BatchItem> items = schedule();
-      if (!items.empty()) run_step(items);
+      if (items.empty()) continue;
+      timed(counts_.step_seconds, [&] { run_step(items); });
+      flush_counts();
     }
     end_all(FinishReason::kCancelled, "");
   } catch (const std::exception& error) {
@@ -53,32 +53,27 @@ void StepLoop::run() noexcept {
 }
 
 void StepLoop::run_step(std::span<const BatchItem> items) {
-  {
-    const Stopwatch step_time(counts_.step_seconds);
-    try {
-      forward(items);
-    } catch (const Error& error) {
-      // The cache is unchanged, so the culprit is found by running each sequence alone.
-      if (items.size() == 1) return fail_items(items, error.what());
-      for (const BatchItem& item : items) run_step({&item, 1});
-      return;
-    } catch (const std::exception& error) {
-      return fail_items(items, error.what());
-    }
-    try {
-      sample();
-    } catch (const std::exception& error) {
-      return fail_items(items, error.what());
-    }
-    publish(items);
+  try {
+    forward(items);
+  } catch (const Error& error) {
+    // The cache is unchanged, so the culprit is found by running each sequence alone.
+    if (items.size() == 1) return fail_items(items, error.what());
+    for (std::size_t i = 0; i < items.size(); ++i) run_step(items.subspan(i, 1));
+    return;
+  } catch (const std::exception& error) {
+    return fail_items(items, error.what());
   }
-  flush_counts();
+  try {
+    sample();
+  } catch (const std::exception& error) {
+    return fail_items(items, error.what());
+  }
+  publish(items);
 }
 
 void StepLoop::forward(std::span<const BatchItem> items) {
   build_batch(items, engine_.spec(), batch_);
-  const Stopwatch time(counts_.forward_seconds);
-  engine_.forward(batch_, output_);
+  timed(counts_.forward_seconds, [&] { engine_.forward(batch_, output_); });
   ++counts_.steps;
   counts_.prompt_rows += batch_.num_rows() - static_cast<std::int32_t>(batch_.logit_rows.size());
 }
@@ -88,9 +83,10 @@ void StepLoop::sample() {
   columns_.resize(count * static_cast<std::size_t>(engine_.spec().num_codebooks));
   sampled_.assign(count, SampledRow{});
   if (count == 0) return;
-  const Stopwatch time(counts_.sample_seconds);
-  sampler_.advance(output_.logits, batch_.sampler_rows);
-  sampler_.fetch(columns_, sampled_);
+  timed(counts_.sample_seconds, [&] {
+    sampler_.advance(output_.logits, batch_.sampler_rows);
+    sampler_.fetch(columns_, sampled_);
+  });
 }
 
 void StepLoop::publish(std::span<const BatchItem> items) {
@@ -101,16 +97,22 @@ void StepLoop::publish(std::span<const BatchItem> items) {
     item.sequence->computed += item.rows;
     if (!has_column) continue;
     const auto column = std::span(columns_).subspan(next * width, width);
-    publish_column(*item.sequence, column, sampled_[next].finished);
+    publish_column(*item.sequence, column, sampled_[next]);
     ++next;
   }
 }
 
 void StepLoop::publish_column(Sequence& sequence, std::span<const std::int32_t> column,
-                              bool stopped) {
+                              SampledRow sampled) {
+  if (sampled.failed) {
+    end(sequence, FinishReason::kError,
+        "[sampler] column " + std::to_string(sequence.num_columns()) +
+            ": expected logits with a finite maximum, got NaN or nothing above -inf");
+    return;
+  }
   sequence.append_column(column);
-  if (!deliver_last_column(sequence, stopped)) return;
-  if (stopped) {
+  if (!deliver_last_column(sequence, sampled.finished)) return;
+  if (sampled.finished) {
     end(sequence, FinishReason::kStop, "");
   } else if (sequence.num_columns() >= sequence.max_columns()) {
     end(sequence, FinishReason::kLength, "");

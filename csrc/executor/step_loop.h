@@ -42,7 +42,7 @@ class StepLoop {
   void forward(std::span<const BatchItem> items);
   void sample();
   void publish(std::span<const BatchItem> items);
-  void publish_column(Sequence& sequence, std::span<const std::int32_t> column, bool stopped);
+  void publish_column(Sequence& sequence, std::span<const std::int32_t> column, SampledRow sampled);
   bool deliver_last_column(Sequence& sequence, bool ended);
   void fail_items(std::span<const BatchItem> items, const std::string& error);
   void end(Sequence& sequence, FinishReason reason, const std::string& error);

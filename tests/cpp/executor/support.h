@@ -1,0 +1,92 @@
+// Requests, sinks and the plain reference for the executor's tests.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "executor/executor.h"
+#include "executor/fake_engine.h"
+
+namespace higgs_rt::testing {
+
+using Random = std::mt19937;
+
+inline std::int32_t draw(Random& random, std::int32_t low, std::int32_t high) {
+  return std::uniform_int_distribution<std::int32_t>(low, high)(random);
+}
+
+PromptSegment text_segment(std::vector<std::int32_t> ids);
+// A request of one text segment and max_columns.
+Request text_request(std::vector<std::int32_t> ids, std::int32_t max_columns,
+                     std::uint64_t seed = 0);
+// Text, audio and table segments, all sampling parameters, at most `max_columns` columns.
+Request random_request(Random& random, const EngineSpec& spec, std::int32_t max_columns);
+std::int32_t prompt_positions(const Request& request, const EngineSpec& spec);
+
+struct Answer {
+  std::vector<std::int32_t> columns;  // [n, num_codebooks]
+  FinishReason reason = FinishReason::kNone;
+  std::string error;
+};
+
+// The columns of a request alone, without executor, batches or a cache: the expansion of
+// specification 4.5 and 5 written out again, one hash and one sampler step a column.
+Answer reference_answer(const Request& request, const EngineSpec& spec);
+
+// Collects the answer and checks the order of calls.
+class CollectingSink : public ColumnSink {
+ public:
+  void on_started() override;
+  void on_column(std::span<const std::int32_t> column, bool ended) override;
+  void on_finish(FinishReason reason, const std::string& error) override;
+  bool paused() const override { return paused_; }
+
+  // Pauses by itself once this many columns have come. Set before submit.
+  std::int32_t pause_at = -1;
+  // Called after each column with the number of columns. Set before submit.
+  std::function<void(std::int32_t)> on_count;
+
+  void set_paused(bool paused) { paused_ = paused; }
+  std::int32_t count() const { return count_; }
+  bool finished() const;
+  // False when nothing finished in time.
+  bool wait(std::chrono::seconds timeout = std::chrono::seconds(60));
+  Answer answer() const;
+  std::string misuse() const;  // calls out of order; "" when there were none
+
+ private:
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  Answer answer_;
+  std::string misuse_;
+  bool started_ = false;
+  bool ended_ = false;
+  int finishes_ = 0;
+  std::atomic<bool> paused_{false};
+  std::atomic<std::int32_t> count_{0};
+};
+
+// Engine, real CPU sampler and executor.
+struct Rig {
+  Rig(const EngineSpec& spec, const ExecutorConfig& config);
+  // Shuts down and checks that nothing leaked: blocks, requests, broken batches.
+  void check_clean();
+
+  FakeEngine engine;
+  std::unique_ptr<Sampler> sampler;
+  Executor executor;
+};
+
+// Compares with reference_answer(); a cancelled request must have a prefix.
+void expect_reference(const CollectingSink& sink, const Request& request, const EngineSpec& spec,
+                      bool may_be_cancelled = false);
+
+}  // namespace higgs_rt::testing

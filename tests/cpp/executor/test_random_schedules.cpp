@@ -1,0 +1,119 @@
+#include <chrono>
+#include <thread>
+
+#include "check.h"
+#include "executor/support.h"
+
+using namespace higgs_rt;
+using namespace higgs_rt::testing;
+
+namespace {
+
+struct Client {
+  Request request;
+  std::shared_ptr<CollectingSink> sink = std::make_shared<CollectingSink>();
+  std::uint64_t id = 0;
+  std::int32_t cancel_at = -1;  // columns; -1 never
+};
+
+void pause_briefly(Random& random) {
+  const std::int32_t kind = draw(random, 0, 3);
+  if (kind == 1) std::this_thread::yield();
+  if (kind >= 2) std::this_thread::sleep_for(std::chrono::microseconds(draw(random, 1, 300)));
+}
+
+// Load, limits and moments from one seed; the interleaving with the step thread differs each time.
+class Schedule {
+ public:
+  explicit Schedule(unsigned seed) : random_(seed) {
+    const std::int32_t count = draw(random_, 2, 9);
+    EngineSpec spec = small_spec({.block_tokens = draw(random_, 1, 6), .num_blocks = 0});
+    std::int32_t most = 0;  // blocks of the largest request
+    for (std::int32_t i = 0; i < count; ++i) {
+      Client client;
+      client.request = random_request(random_, spec, 45);
+      most = std::max(most, spec.kv.blocks_for(prompt_positions(client.request, spec) +
+                                               std::max(client.request.max_columns - 1, 1)));
+      if (draw(random_, 0, 3) == 0) client.cancel_at = draw(random_, 0, 30);
+      if (draw(random_, 0, 3) == 0) client.sink->pause_at = draw(random_, 1, 20);
+      clients_.push_back(std::move(client));
+    }
+    spec.kv.num_blocks = most + draw(random_, 0, 1) * draw(random_, 0, most);
+    ExecutorConfig config;
+    config.max_batch = draw(random_, 1, 5);
+    config.max_step_tokens = config.max_batch + draw(random_, 1, 20);
+    config.max_sequence = spec.max_positions;
+    rig_ = std::make_unique<Rig>(spec, config);
+    // Steps that take a little time let arrivals, cancellations and pauses fall among them.
+    const std::int32_t step_time = draw(random_, 0, 40);
+    rig_->engine.before_step = [step_time](const StepBatch&) {
+      std::this_thread::sleep_for(std::chrono::microseconds(step_time));
+    };
+  }
+
+  RuntimeStats run() {
+    for (Client& client : clients_) {
+      client.id = rig_->executor.submit(client.request, client.sink);
+      if (spread_) pause_briefly(random_);
+      serve();
+    }
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (!serve() && std::chrono::steady_clock::now() < deadline) pause_briefly(random_);
+    for (const Client& client : clients_) {
+      REQUIRE(client.sink->finished());
+      expect_reference(*client.sink, client.request, rig_->engine.spec(), client.cancel_at >= 0);
+    }
+    const RuntimeStats stats = rig_->executor.stats();
+    EXPECT_EQ(stats.submitted, static_cast<std::int64_t>(clients_.size()));
+    EXPECT_EQ(stats.free_blocks, stats.total_blocks);
+    EXPECT_EQ(stats.running + stats.waiting, 0);
+    rig_->check_clean();
+    return stats;
+  }
+
+ private:
+  // Cancels what is due and lets paused readers read on. True when all have finished.
+  bool serve() {
+    bool all = true;
+    for (Client& client : clients_) {
+      if (client.id == 0 || client.sink->finished()) continue;
+      all = false;
+      if (client.cancel_at >= 0 && client.sink->count() >= client.cancel_at) {
+        rig_->executor.cancel(client.id);
+      }
+      if (client.sink->paused() && draw(random_, 0, 3) == 0) {
+        client.sink->set_paused(false);
+        rig_->executor.wake();
+      }
+    }
+    return all;
+  }
+
+  Random random_;
+  bool spread_ = draw(random_, 0, 2) == 0;  // arrivals over time
+  std::vector<Client> clients_;
+  std::unique_ptr<Rig> rig_;
+};
+
+}  // namespace
+
+TEST("executor: 300 random schedules give each request the columns it gets alone") {
+  std::int64_t preemptions = 0;
+  std::int64_t cancelled = 0;
+  std::int64_t finished = 0;
+  std::int64_t columns = 0;
+  for (unsigned seed = 0; seed < 300; ++seed) {
+    const int before = failures();
+    const RuntimeStats stats = Schedule(seed).run();
+    if (failures() != before) report(__FILE__, __LINE__, "schedule " + std::to_string(seed));
+    preemptions += stats.preemptions;
+    cancelled += stats.cancelled;
+    finished += stats.finished;
+    columns += stats.columns;
+  }
+  std::cout << finished << " finished, " << cancelled << " cancelled, " << preemptions
+            << " preemptions, " << columns << " columns\n";
+  EXPECT(preemptions > 100);  // else the schedules test too little
+  EXPECT(cancelled > 50);
+  EXPECT(finished > 1000);
+}

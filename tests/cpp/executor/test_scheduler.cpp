@@ -1,0 +1,176 @@
+#include <random>
+#include <sstream>
+
+#include "check.h"
+#include "executor/scheduler.h"
+
+using namespace higgs_rt;
+
+namespace {
+
+using Views = std::vector<SequenceView>;
+
+SchedulerLimits limits(std::int32_t max_batch, std::int32_t max_step_tokens,
+                       std::int32_t block_tokens = 4) {
+  return {max_batch, max_step_tokens, {.block_tokens = block_tokens, .num_blocks = 1000}};
+}
+
+// A sequence in decode: all but the last position cached.
+SequenceView decoding(std::int32_t size, std::int32_t block_tokens = 4) {
+  return {size, size - 1, (size - 1 + block_tokens - 1) / block_tokens, false};
+}
+
+// "-preempted ... +admitted sequence:rows ..."
+std::string text(const Plan& plan) {
+  std::ostringstream out;
+  for (const std::int32_t i : plan.preempt) out << '-' << i << ' ';
+  out << '+' << plan.admit;
+  for (const Plan::Work& work : plan.work) out << ' ' << work.sequence << ':' << work.rows;
+  return out.str();
+}
+
+}  // namespace
+
+TEST("scheduler: decode rows come first, then the prompt in chunks") {
+  const Views running = {{100, 0, 25, false}, decoding(9), decoding(12)};
+  EXPECT_EQ(text(make_plan(limits(4, 16), running, {}, 10)), "+0 1:1 2:1 0:14");
+  const Views later = {{100, 98, 25, false}, decoding(9), decoding(12)};
+  EXPECT_EQ(text(make_plan(limits(4, 16), later, {}, 10)), "+0 1:1 2:1 0:2");
+}
+
+TEST("scheduler: waiting sequences are admitted in order and share the step") {
+  const Views waiting = {{.size = 10}, {.size = 3}, {.size = 5}};
+  EXPECT_EQ(text(make_plan(limits(8, 64), {}, waiting, 100)), "+3 0:10 1:3 2:5");
+  EXPECT_EQ(text(make_plan(limits(2, 64), {}, waiting, 100)), "+2 0:10 1:3");
+  EXPECT_EQ(text(make_plan(limits(8, 12), {}, waiting, 100)), "+2 0:10 1:2");
+  EXPECT_EQ(text(make_plan(limits(8, 12), {}, {}, 100)), "+0");
+}
+
+TEST("scheduler: nothing overtakes a waiting sequence that lacks blocks") {
+  const Views running = {decoding(8)};
+  const Views waiting = {{.size = 40}, {.size = 1}};
+  EXPECT_EQ(text(make_plan(limits(8, 64), running, waiting, 10)), "+0 0:1");  // one in reserve
+  EXPECT_EQ(text(make_plan(limits(8, 64), running, waiting, 11)), "+1 0:1 1:40");
+  EXPECT_EQ(text(make_plan(limits(8, 64), running, waiting, 13)), "+2 0:1 1:40 2:1");
+}
+
+TEST("scheduler: a decode without a block preempts the most recently admitted") {
+  const Views running = {decoding(9), decoding(7), decoding(6)};  // the first needs a block
+  EXPECT_EQ(text(make_plan(limits(4, 16), running, {}, 0)), "-2 +0 0:1 1:1");
+  EXPECT_EQ(text(make_plan(limits(4, 16), running, {}, 1)), "+0 0:1 1:1 2:1");
+  // The youngest never takes from an older one, and waits.
+  const Views reversed = {decoding(6), decoding(7), decoding(9)};
+  EXPECT_EQ(text(make_plan(limits(4, 16), reversed, {}, 0)), "+0 0:1 1:1");
+}
+
+TEST("scheduler: paused sequences are left out and give their blocks first") {
+  Views running = {decoding(6), decoding(9), decoding(7)};
+  running[0].paused = true;
+  EXPECT_EQ(text(make_plan(limits(4, 16), running, {}, 1)), "+0 1:1 2:1");
+  EXPECT_EQ(text(make_plan(limits(4, 16), running, {}, 0)), "-0 +0 1:1 2:1");
+  const Views waiting = {{.size = 4}};
+  running = {decoding(6)};
+  running[0].paused = true;
+  EXPECT_EQ(text(make_plan(limits(4, 16), running, waiting, 0)), "-0 +1 1:4");
+  EXPECT_EQ(text(make_plan(limits(4, 16), running, {}, 0)), "+0");
+}
+
+TEST("scheduler: preemption that would not help is not done") {
+  // The oldest starts again with 5 blocks and one in reserve; the younger two run in this step.
+  const Views running = {{20, 0, 0, false}, decoding(6), decoding(7)};
+  EXPECT_EQ(text(make_plan(limits(4, 32), running, {}, 4)), "+0 1:1 2:1");
+  EXPECT_EQ(text(make_plan(limits(4, 32), running, {}, 7)), "+0 1:1 2:1 0:20");
+  // A younger prompt that has not come far gives way.
+  const Views prompt = {{20, 0, 0, false}, {16, 8, 4, false}};
+  EXPECT_EQ(text(make_plan(limits(4, 32), prompt, {}, 3)), "-1 +0 0:20");
+  EXPECT_EQ(text(make_plan(limits(4, 32), prompt, {}, 0)), "+0 1:8");
+}
+
+namespace {
+
+// Runs the policy alone on a random load and checks every plan's promises.
+struct Simulation {
+  explicit Simulation(unsigned seed) : random(seed) {
+    lim.max_batch = draw(1, 6);
+    lim.max_step_tokens = lim.max_batch + draw(1, 12);
+    lim.kv.block_tokens = draw(1, 5);
+    lim.kv.num_blocks = lim.kv.blocks_for(30 + draw(0, 60));
+    free = lim.kv.num_blocks;
+    for (int i = draw(1, 12); i > 0; --i) {
+      waiting.push_back({.size = draw(2, 20)});
+      end_waiting.push_back(waiting.back().size + draw(0, 10));
+    }
+  }
+  std::int32_t draw(std::int32_t low, std::int32_t high) {
+    return std::uniform_int_distribution<std::int32_t>(low, high)(random);
+  }
+
+  // Returns the number of steps until all have ended; 0 when that takes too long.
+  int run() {
+    for (int step = 1; step < 5000; ++step) {
+      if (running.empty() && waiting.empty()) return step;
+      for (SequenceView& view : running) view.paused = step < 500 && draw(0, 5) == 0;
+      apply(make_plan(lim, running, waiting, free));
+    }
+    return 0;
+  }
+
+  void apply(const Plan& plan) {
+    std::int32_t oldest = 0;
+    while (oldest < size() && running[oldest].paused) ++oldest;
+    for (const std::int32_t i : plan.preempt) {
+      REQUIRE(running[i].blocks > 0 && i != oldest);
+      free += running[i].blocks;
+      running[i].blocks = running[i].computed = 0;
+    }
+    for (std::int32_t i = 0; i < plan.admit; ++i) {
+      running.push_back(waiting.front());
+      end_running.push_back(end_waiting.front());
+      waiting.erase(waiting.begin());
+      end_waiting.erase(end_waiting.begin());
+    }
+    REQUIRE(size() <= lim.max_batch);
+    const bool runnable = oldest < size();
+    REQUIRE(!runnable || !plan.work.empty());
+    std::int32_t rows = 0;
+    std::vector<bool> planned(running.size());
+    for (const Plan::Work& work : plan.work) {
+      SequenceView& view = running[work.sequence];
+      REQUIRE(!view.paused && work.rows >= 1 && !planned[work.sequence]);
+      planned[work.sequence] = true;
+      REQUIRE(view.computed + work.rows <= view.size);
+      rows += work.rows;
+      const std::int32_t missing = lim.kv.blocks_for(view.size) - view.blocks;
+      view.blocks += missing;
+      free -= missing;
+      view.computed += work.rows;
+      if (view.computed == view.size) ++view.size;
+    }
+    REQUIRE(rows <= lim.max_step_tokens && free >= 0);
+    for (std::int32_t i = size() - 1; i >= 0; --i) {
+      if (running[i].size <= end_running[i]) continue;
+      free += running[i].blocks;
+      running.erase(running.begin() + i);
+      end_running.erase(end_running.begin() + i);
+    }
+  }
+  std::int32_t size() const { return static_cast<std::int32_t>(running.size()); }
+
+  std::mt19937 random;
+  SchedulerLimits lim;
+  std::int32_t free;
+  Views running;
+  Views waiting;
+  std::vector<std::int32_t> end_running;  // size after which the sequence ends
+  std::vector<std::int32_t> end_waiting;
+};
+
+}  // namespace
+
+TEST("scheduler: 3000 random loads end, within budget and blocks, the oldest never preempted") {
+  for (unsigned seed = 0; seed < 3000; ++seed) {
+    Simulation simulation(seed);
+    REQUIRE(simulation.run() > 0);
+    REQUIRE(simulation.free == simulation.lim.kv.num_blocks);
+  }
+}
