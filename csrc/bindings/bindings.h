@@ -19,6 +19,7 @@ void bind_request(py::module_& module);
 void bind_stream(py::module_& module);
 void bind_runtime(py::module_& module);
 void bind_probe(py::module_& module);
+void bind_delay(py::module_& module);
 
 // Row-major copy of an integer array with `rank` axes. Throws InvalidRequestError that names
 // `where`, the shape and the dtype; never converts floating-point values to integers.

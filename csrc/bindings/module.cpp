@@ -10,4 +10,5 @@ PYBIND11_MODULE(_higgs_rt, module) {
   bind_stream(module);
   bind_runtime(module);
   bind_probe(module);
+  bind_delay(module);
 }

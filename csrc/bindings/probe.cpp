@@ -1,4 +1,4 @@
-// Probe and the delay pattern.
+// Probe.
 #include "api/probe.h"
 
 #include <pybind11/stl.h>

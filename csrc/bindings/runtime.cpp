@@ -129,7 +129,7 @@ void bind_runtime(py::module_& module) {
       .def("submit", &Runtime::submit, py::arg("request"), py::call_guard<py::gil_scoped_release>())
       .def("decode_frames", &decode_frames, py::arg("codes"))
       .def_property_readonly("info", [](const Runtime& runtime) { return runtime.info(); })
-      .def_property_readonly("stats", &Runtime::stats, py::call_guard<py::gil_scoped_release>())
+      .def_property_readonly("stats", &Runtime::stats)
       .def("shutdown", &Runtime::shutdown, py::call_guard<py::gil_scoped_release>());
   module.def("build_info", &build_info);
   module.def("version", &version);

@@ -1,4 +1,7 @@
 // Chunk, RequestTiming and Stream.
+#include <pybind11/stl.h>
+
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <limits>
