@@ -2,6 +2,7 @@
 #include <bit>
 #include <set>
 
+#include "check.h"
 #include "executor/fake_engine.h"
 
 namespace higgs_rt::testing {
@@ -163,3 +164,62 @@ void FakeEngine::verify_blocks(const StepBatch& batch) const {
 }
 
 }  // namespace higgs_rt::testing
+
+using namespace higgs_rt;
+using namespace higgs_rt::testing;
+
+namespace {
+
+// Two text rows and one column in two blocks of two positions.
+StepBatch small_batch() {
+  StepBatch batch;
+  batch.num_text_rows = 2;
+  batch.ids = {5, 6, 0};
+  batch.sequence = {0, 0, 0};
+  batch.position = {0, 1, 2};
+  batch.slot = {2, 3, 0};
+  batch.columns = {16, 16, 16, 16};
+  batch.num_sequences = 1;
+  batch.max_blocks = 2;
+  batch.block_table = {1, 0};
+  batch.context_length = {3};
+  batch.text_offset = {0, 2};
+  batch.audio_offset = {2, 3};
+  batch.logit_rows = {2};
+  batch.sampler_rows = {0};
+  return batch;
+}
+
+}  // namespace
+
+TEST("fake engine: logits depend on every position, and broken batches are refused") {
+  const EngineSpec spec = small_spec({.block_tokens = 2, .num_blocks = 4});
+  const auto first_logit = [&](const StepBatch& batch) {
+    FakeEngine engine(spec);
+    StepOutput output;
+    engine.forward(batch, output);
+    return output.logits[0];
+  };
+  const float expected = first_logit(small_batch());
+  EXPECT_EQ(first_logit(small_batch()), expected);
+  StepBatch moved = small_batch();
+  moved.block_table = {3, 2};
+  moved.slot = {6, 7, 4};
+  EXPECT_EQ(first_logit(moved), expected);
+  StepBatch other = small_batch();
+  other.ids[0] = 7;
+  EXPECT(first_logit(other) != expected);
+  other = small_batch();
+  other.columns[3] = 15;
+  EXPECT(first_logit(other) != expected);
+  other = small_batch();
+  other.slot[1] = 2;
+  EXPECT_THROWS(first_logit(other), "slot");
+  other = small_batch();
+  other.position = {1, 0, 2};
+  other.slot = {3, 2, 0};
+  EXPECT_THROWS(first_logit(other), "position order");
+  other = small_batch();
+  other.audio_offset = {3, 3};
+  EXPECT_THROWS(first_logit(other), "offset range");
+}
