@@ -17,6 +17,8 @@ from higgs_rt.checkpoint.safetensors_file import to_bfloat16_bits, write_safeten
 from higgs_rt.errors import CheckpointError
 
 torch = pytest.importorskip("torch")
+# Small tensors: more threads only wait for each other, badly so on a busy machine.
+torch.set_num_threads(1)
 safetensors_torch = pytest.importorskip("safetensors.torch")
 
 SHAPES: list[dict[str, Any]] = [

@@ -20,6 +20,8 @@ from higgs_rt.codec.config import CodecConfig, SemanticConfig
 from higgs_rt.errors import AudioError
 
 torch = pytest.importorskip("torch")
+# Small tensors: more threads only wait for each other, badly so on a busy machine.
+torch.set_num_threads(1)
 pytest.importorskip("transformers")
 
 from higgs_rt.codec import CodecEncoder  # noqa: E402

@@ -16,6 +16,8 @@ from higgs_rt.codec.names import decoder_tensors, encoder_tensors, original_name
 from higgs_rt.errors import CheckpointError
 
 torch = pytest.importorskip("torch")
+# Small tensors: more threads only wait for each other, badly so on a busy machine.
+torch.set_num_threads(1)
 safetensors_torch = pytest.importorskip("safetensors.torch")
 
 from higgs_rt.codec import CodecEncoder  # noqa: E402
