@@ -10,17 +10,18 @@
 namespace higgs_rt::portable {
 
 #if defined(__CUDA_ARCH__)
-__device__ inline float add(float a, float b) { return __fadd_rn(a, b); }
-__device__ inline float mul(float a, float b) { return __fmul_rn(a, b); }
-__device__ inline float div(float a, float b) { return __fdiv_rn(a, b); }
-__device__ inline double mul(double a, double b) { return __dmul_rn(a, b); }
-__device__ inline std::uint32_t bits_of(float value) { return __float_as_uint(value); }
-__device__ inline float float_of(std::uint32_t bits) { return __uint_as_float(bits); }
+#define HIGGS_ROUNDED(host, device) return device
 #else
-HIGGS_HOST_DEVICE inline float add(float a, float b) { return a + b; }
-HIGGS_HOST_DEVICE inline float mul(float a, float b) { return a * b; }
-HIGGS_HOST_DEVICE inline float div(float a, float b) { return a / b; }
-HIGGS_HOST_DEVICE inline double mul(double a, double b) { return a * b; }
+#define HIGGS_ROUNDED(host, device) return host
+#endif
+
+HIGGS_HOST_DEVICE inline float add(float a, float b) { HIGGS_ROUNDED(a + b, __fadd_rn(a, b)); }
+HIGGS_HOST_DEVICE inline float mul(float a, float b) { HIGGS_ROUNDED(a * b, __fmul_rn(a, b)); }
+HIGGS_HOST_DEVICE inline float div(float a, float b) { HIGGS_ROUNDED(a / b, __fdiv_rn(a, b)); }
+HIGGS_HOST_DEVICE inline double mul(double a, double b) { HIGGS_ROUNDED(a * b, __dmul_rn(a, b)); }
+
+#undef HIGGS_ROUNDED
+
 HIGGS_HOST_DEVICE inline std::uint32_t bits_of(float value) {
   std::uint32_t bits;
   std::memcpy(&bits, &value, sizeof(bits));
@@ -31,7 +32,6 @@ HIGGS_HOST_DEVICE inline float float_of(std::uint32_t bits) {
   std::memcpy(&value, &bits, sizeof(value));
   return value;
 }
-#endif
 
 // Signed integers in the order of the floats; -0 equals +0. A NaN has a key too: see is_nan.
 HIGGS_HOST_DEVICE inline std::int32_t key_of(float value) {

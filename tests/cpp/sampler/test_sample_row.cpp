@@ -1,6 +1,8 @@
 #include "sampler/sample_row.h"
 
+#include <barrier>
 #include <limits>
+#include <thread>
 
 #include "check.h"
 #include "core/dtype.h"
@@ -37,7 +39,84 @@ std::vector<float> random_logits(std::mt19937_64& random, std::size_t count, boo
   return logits;
 }
 
+// A group of lanes as threads: what a warp is to the CUDA sampler.
+template <int kLanes>
+struct ThreadLanes {
+  struct Shared {
+    std::barrier<> barrier{kLanes};
+    std::uint64_t values[kLanes];
+  };
+  static constexpr std::int32_t kCount = kLanes;
+  Shared* shared;
+  std::int32_t lane;
+
+  template <class Value, class Combine>
+  Value combine(Value value, Combine with) const {
+    shared->values[lane] = static_cast<std::uint64_t>(value);
+    shared->barrier.arrive_and_wait();
+    auto result = static_cast<Value>(shared->values[0]);
+    for (int i = 1; i < kLanes; ++i) result = with(result, static_cast<Value>(shared->values[i]));
+    shared->barrier.arrive_and_wait();
+    return result;
+  }
+  std::int32_t index() const { return lane; }
+  template <class Value>
+  Value sum(Value value) const {
+    return combine(value, [](Value a, Value b) { return a + b; });
+  }
+  std::int32_t max(std::int32_t value) const {
+    return combine(value, [](std::int32_t a, std::int32_t b) { return a > b ? a : b; });
+  }
+  std::int32_t min(std::int32_t value) const {
+    return combine(value, [](std::int32_t a, std::int32_t b) { return a < b ? a : b; });
+  }
+  std::int32_t find(const std::uint32_t* weights, std::int32_t vocab, std::uint64_t target) const {
+    combine(0, [](int a, int) { return a; });  // every lane has written its weights
+    return HostLanes{}.find(weights, vocab, target);
+  }
+};
+
+// Whether kLanes threads get from each row what one lane gets.
+template <int kLanes>
+bool lanes_agree(std::vector<Row> rows, const std::vector<RowFilter>& filters) {
+  typename ThreadLanes<kLanes>::Shared shared;
+  std::vector<std::int32_t> got(rows.size());
+  std::vector<std::thread> threads;
+  for (std::int32_t lane = 0; lane < kLanes; ++lane) {
+    threads.emplace_back([&, lane] {
+      for (std::size_t i = 0; i < rows.size(); ++i) {
+        const std::int32_t id = sample_row(
+            ThreadLanes<kLanes>{&shared, lane}, rows[i].logits.data(),
+            static_cast<std::int32_t>(rows[i].logits.size()), filters[i],
+            static_cast<std::uint32_t>(i) << 18, {rows[i].keys.data(), rows[i].weights.data()});
+        if (lane == 0) got[i] = id;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  bool same = true;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const std::vector<std::uint32_t> weights = rows[i].weights;
+    same = same && rows[i].sample(filters[i], static_cast<std::uint32_t>(i) << 18) == got[i];
+    same = same && (filters[i].temperature == 0 || rows[i].weights == weights);
+  }
+  return same;
+}
+
 }  // namespace
+
+TEST("sample_row: the same ids and weights whatever the number of lanes") {
+  std::mt19937_64 random(41);
+  std::vector<Row> rows;
+  std::vector<RowFilter> filters;
+  for (int i = 0; i < 60; ++i) {
+    rows.push_back({random_logits(random, 3 + random() % 200, i % 2 == 0)});
+    const auto top_k = static_cast<std::int32_t>(random() % rows.back().logits.size());
+    filters.push_back({i % 10 == 0 ? 0.0f : 0.8f, top_k, i % 3 == 0 ? 1.0f : 0.7f});
+  }
+  EXPECT(lanes_agree<3>(rows, filters));
+  EXPECT(lanes_agree<32>(std::vector<Row>(rows.begin(), rows.begin() + 12), filters));
+}
 
 TEST("sample_row: the weight is exp to single precision") {
   for (int i = 0; i <= 20000; ++i) {

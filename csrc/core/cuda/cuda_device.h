@@ -1,0 +1,40 @@
+// One GPU and the one stream on which everything of a Device runs in order.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "core/device.h"
+
+namespace higgs_rt {
+
+// copy_from_host() may return before a copy from pinned memory has run: leave such memory alone
+// until synchronize(). Ordinary memory may be reused at once. copy_to_host() waits.
+class CudaDevice final : public Device {
+ public:
+  // Throws kNotFound when there is no such GPU.
+  explicit CudaDevice(int ordinal);
+  ~CudaDevice() override;
+  CudaDevice(const CudaDevice&) = delete;
+  CudaDevice& operator=(const CudaDevice&) = delete;
+
+  DeviceKind kind() const override { return DeviceKind::kCuda; }
+  std::string name() const override;
+  std::shared_ptr<void> allocate(std::size_t bytes) override;
+  void copy_from_host(void* device, const void* host, std::size_t bytes) override;
+  void copy_to_host(void* host, const void* device, std::size_t bytes) override;
+  void synchronize() override;
+
+  int ordinal() const { return ordinal_; }
+  cudaStream_t stream() const { return stream_; }
+  // Makes this GPU the calling thread's current one; needed before launches and allocations.
+  void activate() const;
+
+ private:
+  int ordinal_;
+  cudaStream_t stream_ = nullptr;
+};
+
+// Throws kInvalidArgument when `device` is not a CUDA device.
+CudaDevice& as_cuda(Device& device);
+
+}  // namespace higgs_rt

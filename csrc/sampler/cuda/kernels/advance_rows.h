@@ -1,0 +1,38 @@
+// Launcher of the sampling kernel: raw pointers, sizes and a stream. The launch may be captured in
+// a CUDA graph: nothing in it depends on the host.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "sampler/row_state.h"
+
+namespace higgs_rt {
+
+struct AdvanceRows {
+  RowState* states;            // [max_rows]
+  std::int32_t* last_columns;  // [max_rows, num_codebooks]
+  const float* logits;         // [num_rows, num_codebooks, codebook_vocab]
+  const std::int32_t* rows;    // [num_rows], each row once
+  std::int32_t* columns;       // [num_rows, num_codebooks], out
+  std::uint8_t* flags;         // [num_rows], out: bit 0 finished, bit 1 failed
+  std::int32_t num_rows;
+  std::int32_t num_codebooks;  // at most kMaxCodebooks
+  std::int32_t codebook_vocab;
+};
+
+// Shared memory of one block: keys and weights of all codebooks of a row.
+inline std::size_t advance_rows_shared_bytes(std::int32_t num_codebooks,
+                                             std::int32_t codebook_vocab) {
+  return 2 * sizeof(std::uint32_t) * static_cast<std::size_t>(num_codebooks) *
+         static_cast<std::size_t>(codebook_vocab);
+}
+
+// Once per device, before the first launch with that much shared memory.
+cudaError_t prepare_advance_rows(std::size_t shared_bytes);
+
+cudaError_t launch_advance_rows(const AdvanceRows& arguments, cudaStream_t stream);
+
+}  // namespace higgs_rt
