@@ -31,10 +31,8 @@ void validate(const RuntimeConfig& config) {
 void validate_output(const Request& request, const ModelInfo& info) {
   check(request.output == OutputKind::kWaveform || request.output == OutputKind::kFrames, "output",
         "expected waveform (0) or frames (1), got ", static_cast<std::int32_t>(request.output));
-  if (request.output == OutputKind::kWaveform && !info.has_codec) {
-    fail(ErrorCode::kUnsupported, "output",
-         "expected frames, because the runtime was loaded with codec_dir \"none\", got waveform");
-  }
+  check(request.output == OutputKind::kFrames || info.has_codec, "output",
+        "expected frames, because the runtime was loaded with codec_dir \"none\", got waveform");
   if (!request.stream) return;
   check_range("first_chunk_frames", request.first_chunk_frames, 1, kMaxChunkFrames);
   check_range("max_chunk_frames", request.max_chunk_frames, request.first_chunk_frames,

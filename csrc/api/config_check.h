@@ -14,8 +14,7 @@ inline constexpr std::int32_t kMaxThreads = 1024;
 void validate(const RuntimeConfig& config);
 
 // The part of a request that the executor does not look at: chunk sizes, output and the shapes of
-// prompt segments. Throws kInvalidArgument that names field, value and limit, and kUnsupported for
-// a waveform without a codec.
+// prompt segments. Throws kInvalidArgument that names field, value and limit.
 void validate_output(const Request& request, const ModelInfo& info);
 void validate_axes(const std::vector<PromptSegment>& prompt, const ModelInfo& info);
 

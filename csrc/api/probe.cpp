@@ -10,6 +10,7 @@
 #include "executor/request_check.h"
 #include "executor/sequence.h"
 #include "kv/block_pool.h"
+#include "sampler/delay_pattern.h"
 
 namespace higgs_rt {
 
@@ -121,6 +122,11 @@ std::vector<float> Probe::logits(const std::vector<PromptSegment>& prompt,
                                        static_cast<std::size_t>(end - first) * row_size));
   }
   return out;
+}
+
+std::vector<std::int32_t> delayed_columns(std::span<const std::int32_t> codes,
+                                          std::int32_t num_codebooks, std::int32_t codebook_size) {
+  return apply_delay(codes, num_codebooks, codebook_size);
 }
 
 }  // namespace higgs_rt

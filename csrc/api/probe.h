@@ -31,4 +31,9 @@ class Probe {
   std::unique_ptr<Impl> impl_;
 };
 
+// Codes [num_codebooks, T] as columns [T + num_codebooks + 1, num_codebooks] with BOS and EOS
+// (specification 5). Throws kInvalidArgument that names a bad code and its place.
+std::vector<std::int32_t> delayed_columns(std::span<const std::int32_t> codes,
+                                          std::int32_t num_codebooks, std::int32_t codebook_size);
+
 }  // namespace higgs_rt

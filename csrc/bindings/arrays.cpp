@@ -3,10 +3,14 @@
 #include <string>
 
 #include "bindings/bindings.h"
-#include "core/check.h"
+#include "higgs_rt/error.h"
 
 namespace higgs_rt::bindings {
 namespace {
+
+void check(bool ok, const char* where, const std::string& message) {
+  if (!ok) throw Error(ErrorCode::kInvalidArgument, "[" + std::string(where) + "] " + message);
+}
 
 std::string shape_of(const py::array& array) {
   return py::str(array.attr("shape")).cast<std::string>();
@@ -14,9 +18,11 @@ std::string shape_of(const py::array& array) {
 
 void check_array(const py::array& array, py::ssize_t rank, const char* kinds, const char* expected,
                  const char* where) {
-  check(std::string(kinds).find(array.dtype().kind()) != std::string::npos, where, "expected ",
-        expected, ", got dtype ", py::str(array.dtype()).cast<std::string>());
-  check(array.ndim() == rank, where, "expected ", rank, " axes, got shape ", shape_of(array));
+  check(std::string(kinds).find(array.dtype().kind()) != std::string::npos, where,
+        std::string("expected ") + expected + ", got dtype " +
+            py::str(array.dtype()).cast<std::string>());
+  check(array.ndim() == rank, where,
+        "expected " + std::to_string(rank) + " axes, got shape " + shape_of(array));
 }
 
 }  // namespace
@@ -28,7 +34,7 @@ std::vector<std::int32_t> to_int32(const py::array& array, py::ssize_t rank, con
   for (std::size_t i = 0; i < out.size(); ++i) {
     const std::int64_t value = wide.data()[i];
     check(value >= 0 && value <= std::numeric_limits<std::int32_t>::max(), where,
-          "expected ids in [0, 2^31), got ", value);
+          "expected ids in [0, 2^31), got " + std::to_string(value));
     out[i] = static_cast<std::int32_t>(value);
   }
   return out;

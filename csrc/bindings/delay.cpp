@@ -1,6 +1,5 @@
 // The delay pattern.
-#include "sampler/delay_pattern.h"
-
+#include "api/probe.h"
 #include "bindings/bindings.h"
 
 namespace higgs_rt::bindings {
@@ -11,7 +10,7 @@ void bind_delay(py::module_& module) {
       [](const py::array& codes, std::int32_t codebook_size) {
         const auto books = static_cast<std::int32_t>(codes.ndim() > 0 ? codes.shape(0) : 0);
         const std::vector<std::int32_t> values = to_int32(codes, 2, "codes");
-        std::vector<std::int32_t> columns = apply_delay(values, books, codebook_size);
+        std::vector<std::int32_t> columns = delayed_columns(values, books, codebook_size);
         const auto rows = static_cast<py::ssize_t>(columns.size()) / books;
         return to_array(std::move(columns), {rows, books});
       },
