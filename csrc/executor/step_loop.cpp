@@ -10,16 +10,10 @@
 namespace higgs_rt {
 namespace {
 
-// Runs `body` and adds the seconds it took to `total`, also when it throws.
-template <class Body>
-void timed(double& total, Body&& body) {
-  using Clock = std::chrono::steady_clock;
-  struct AddOnExit {
-    double& total;
-    Clock::time_point start = Clock::now();
-    ~AddOnExit() { total += std::chrono::duration<double>(Clock::now() - start).count(); }
-  } const add{total};
-  body();
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
 }  // namespace
@@ -38,10 +32,12 @@ StepLoop::StepLoop(Engine& engine, Sampler& sampler, const ExecutorConfig& confi
 void StepLoop::run() noexcept {
   try {
     while (mailbox_.wait_for_work(idle_)) {
+      const Clock::time_point start = Clock::now();
       apply_cancels();
       const std::vector<BatchItem> items = schedule();
       if (items.empty()) continue;
-      timed(counts_.step_seconds, [&] { run_step(items); });
+      run_step(items);
+      counts_.step_seconds += seconds_since(start);
       flush_counts();
     }
     end_all(FinishReason::kCancelled, "");
@@ -73,7 +69,9 @@ void StepLoop::run_step(std::span<const BatchItem> items) {
 
 void StepLoop::forward(std::span<const BatchItem> items) {
   build_batch(items, engine_.spec(), batch_);
-  timed(counts_.forward_seconds, [&] { engine_.forward(batch_, output_); });
+  const Clock::time_point start = Clock::now();
+  engine_.forward(batch_, output_);
+  counts_.forward_seconds += seconds_since(start);
   ++counts_.steps;
   counts_.prompt_rows += batch_.num_rows() - static_cast<std::int32_t>(batch_.logit_rows.size());
 }
@@ -83,10 +81,10 @@ void StepLoop::sample() {
   columns_.resize(count * static_cast<std::size_t>(engine_.spec().num_codebooks));
   sampled_.assign(count, SampledRow{});
   if (count == 0) return;
-  timed(counts_.sample_seconds, [&] {
-    sampler_.advance(output_.logits, batch_.sampler_rows);
-    sampler_.fetch(columns_, sampled_);
-  });
+  const Clock::time_point start = Clock::now();
+  sampler_.advance(output_.logits, batch_.sampler_rows);
+  sampler_.fetch(columns_, sampled_);
+  counts_.sample_seconds += seconds_since(start);
 }
 
 void StepLoop::publish(std::span<const BatchItem> items) {
