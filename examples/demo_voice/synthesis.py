@@ -1,0 +1,88 @@
+"""Speech for a list of lines, made by worker processes into chunk files.
+
+A chunk file (npz) holds ``lines`` (indices into the corpus), ``frames`` (length of each clip in codec frames of
+40 ms), ``samples`` (int16, 24 kHz, all clips in a row, each a whole number of frames), ``words`` (words per
+clip) and ``spans`` (uint16 [words, 2], start and end of each word in 10 ms from the clip's start, 65535 if
+unknown).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from flite_speech import SAMPLE_RATE, Flite, Speech
+
+FRAME = 960
+MAX_FRAMES = 127
+LEAD_SECONDS = 0.08
+TAIL_SECONDS = 0.12
+LEVEL = 0.08
+
+
+def clip_of(speech: Speech) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint16]]:
+    """Trims to the words, sets the level, resamples to 24 kHz, pads to whole frames."""
+    from scipy.signal import resample_poly
+
+    spans = speech.word_spans
+    begin = max(0.0, float(np.nanmin(spans[:, 0])) - LEAD_SECONDS)
+    end = float(np.nanmax(spans[:, 1])) + TAIL_SECONDS
+    part = speech.samples[int(begin * SAMPLE_RATE) : int(end * SAMPLE_RATE)].astype(np.float32)
+    wave = resample_poly(part, 3, 2) / 32768.0
+    wave *= LEVEL / (float(np.sqrt(np.mean(wave**2))) + 1e-6)
+    wave = np.pad(np.clip(wave, -0.99, 0.99), (0, -len(wave) % FRAME))
+    ticks = np.where(np.isnan(spans), 65535, np.clip((spans - begin) * 100, 0, 60_000))
+    return (wave * 32767.0).astype(np.int16), ticks.astype(np.uint16)
+
+
+def speak_chunk(flite: Flite, lines: list[tuple[str, str]], first: int, out: Path) -> None:
+    """Speaks `lines` (voice, text), whose corpus indices start at `first`; longer ones are left out."""
+    index, frames, words, clips, spans = [], [], [], [], []
+    for i, (voice, text) in enumerate(lines):
+        clip, ticks = clip_of(flite.speak(text, voice))
+        if len(clip) // FRAME > MAX_FRAMES:
+            continue
+        index.append(first + i)
+        frames.append(len(clip) // FRAME)
+        words.append(len(ticks))
+        clips.append(clip)
+        spans.append(ticks)
+    partial = out.with_suffix(".partial.npz")
+    np.savez(
+        partial,
+        lines=np.array(index, np.int32),
+        frames=np.array(frames, np.int16),
+        words=np.array(words, np.int16),
+        samples=np.concatenate(clips),
+        spans=np.concatenate(spans),
+    )
+    partial.rename(out)
+
+
+def _work(
+    worker: int, workers: int, lines: list[tuple[str, str]], chunk: int, out: Path, folder: Path | None
+) -> None:
+    flite = Flite(folder)
+    for number in range(worker, -(-len(lines) // chunk), workers):
+        path = out / f"chunk_{number:04d}.npz"
+        if not path.exists():
+            first = number * chunk
+            speak_chunk(flite, lines[first : first + chunk], first, path)
+
+
+def start_workers(
+    lines: list[tuple[str, str]], out: Path, workers: int, chunk: int = 500, folder: Path | None = None
+) -> list[BaseProcess]:
+    """Starts the workers; finished chunks appear in `out` as ``chunk_NNNN.npz``. Resumes where it stopped."""
+    out.mkdir(parents=True, exist_ok=True)
+    context = multiprocessing.get_context("spawn")
+    processes: list[BaseProcess] = []
+    for worker in range(workers):
+        process = context.Process(target=_work, args=(worker, workers, lines, chunk, out, folder))
+        process.daemon = True
+        process.start()
+        processes.append(process)
+    return processes
