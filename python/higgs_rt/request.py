@@ -6,6 +6,7 @@ import math
 import secrets
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, TypedDict
 
 from higgs_rt import _higgs_rt as native
@@ -126,9 +127,8 @@ class RequestBuilder:
     def _recorded(self, recording: RecordingSource, options: SpeakOptions) -> Reference:
         words = options.get("ref_text")
         if words is None or not words.strip():
-            raise InvalidRequestError(
-                "[ref_text] expected the words spoken in the reference recording, got none"
-            )
+            source = recording if isinstance(recording, str | Path) else "the reference recording"
+            raise InvalidRequestError(f"[ref_text] expected the words spoken in {source}, got none")
         encoder = self._voices.encoder
         rate = options.get("ref_rate")
         return self._checked(encoder.encode("reference", recording, words, sample_rate=rate))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from higgs_rt import _higgs_rt as native
 from higgs_rt.checkpoint.files import ModelFiles, resolve_model
 from higgs_rt.errors import CheckpointError
-from higgs_rt.prompt import DEFAULT_MAX_TEXT_CHARS, Convention, TextTokenizer
+from higgs_rt.prompt import DEFAULT_MAX_TEXT_CHARS, Convention, TextTokenizer, check_convention
 from higgs_rt.request import RequestBuilder, SpeakOptions
 from higgs_rt.speech import AsyncSpeechStream, Speech, SpeechStream
 from higgs_rt.voices import VoiceStore
@@ -73,6 +73,7 @@ class Runtime:
 
         Raises CheckpointError naming the file, tensor or field at fault.
         """
+        check_convention(convention)
         files = resolve_model(model, codec)
         _prepare_codec(files.codec_dir)
         config = native.RuntimeConfig(

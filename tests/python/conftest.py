@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
+from safetensors.numpy import load_file, save_file
 
 from higgs_rt.checkpoint import (
     DEMO_DIRECTORY,
@@ -38,9 +39,23 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def native() -> None:
-    """Skips, visibly, where the native module is not built."""
-    pytest.importorskip("higgs_rt._higgs_rt", reason="the native module is not built")
+def endless_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model that never ends by itself when it is greedy or top_k is small.
+
+    Its logits of EOS are all zero, and 30 other ids have logits of standard deviation two.
+    """
+    directory = tmp_path_factory.mktemp("endless_model")
+    codec = small_codec_config()
+    shape = write_random_checkpoint(
+        directory, hidden=128, layers=4, heads=4, head_dim=32, ffn=256, codebook_size=32
+    )
+    path = directory / "model.safetensors"
+    tensors = load_file(path)
+    heads = tensors["audio_lm_head.weight"].reshape(8, 34, shape.hidden)
+    heads[:, 33] = 0
+    save_file(tensors, path, {"format": "pt"})
+    write_random_codec(directory / "codec", codec)
+    return directory
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,164 @@
+"""`higgs-rt speak`: text to a file or to a pipe."""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+from rich.status import Status
+
+from higgs_rt.cli.console import (
+    INTERRUPTED,
+    CodecOption,
+    DeviceOption,
+    ModelOption,
+    ThreadsOption,
+    console,
+    reports_errors,
+    say,
+)
+from higgs_rt.cli.output import STANDARD_OUTPUT, Output, open_output
+from higgs_rt.errors import CancelledError, InvalidRequestError
+from higgs_rt.prompt import check_text
+
+if TYPE_CHECKING:
+    from higgs_rt.request import SpeakOptions
+    from higgs_rt.runtime import Runtime
+    from higgs_rt.speech import SpeechStream
+
+_PERIOD = 0.1  # seconds between updates of the progress line
+
+VoiceOption = Annotated[
+    list[str] | None,
+    typer.Option("--voice", metavar="NAME", help="Stored voice; repeat it for [SPEAKER0], …"),
+]
+SceneOption = Annotated[str | None, typer.Option("--scene", help="Where it is, how it sounds.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Default: a new one, reported.")]
+TemperatureOption = Annotated[float, typer.Option("--temperature", help="0 is greedy.")]
+TopKOption = Annotated[int, typer.Option("--top-k", help="0 is off.")]
+TopPOption = Annotated[float, typer.Option("--top-p", help="1 is off.")]
+MaxSecondsOption = Annotated[
+    float | None, typer.Option("--max-seconds", help="Default: a generous estimate.")
+]
+
+
+@reports_errors
+def speak(
+    text: Annotated[str, typer.Argument(help="What to say; - reads standard input.")],
+    output: Annotated[
+        str,
+        typer.Option("-o", "--output", metavar="FILE", help=".wav, .flac, .ogg; - is raw PCM."),
+    ] = "speech.wav",
+    voice: VoiceOption = None,
+    ref: Annotated[
+        Path | None, typer.Option("--ref", metavar="WAV", help="Recording to imitate.")
+    ] = None,
+    ref_text: Annotated[
+        str | None, typer.Option("--ref-text", metavar="T", help="The words spoken in --ref.")
+    ] = None,
+    scene: SceneOption = None,
+    model: ModelOption = None,
+    codec: CodecOption = None,
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = 0,
+    seed: SeedOption = None,
+    temperature: TemperatureOption = 0.7,
+    top_k: TopKOption = 0,
+    top_p: TopPOption = 0.95,
+    max_seconds: MaxSecondsOption = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Make audio in chunks; Ctrl-C keeps what is made.")
+    ] = False,
+    normalize: Annotated[bool, typer.Option(help="Tidy the text before speaking.")] = True,
+) -> None:
+    """Speak TEXT."""
+    words = read_text(text)
+    check_text(words)  # before anything that takes time
+    target = open_output(output)
+    options: SpeakOptions = {
+        "ref_audio": ref,
+        "ref_text": ref_text,
+        "scene": scene,
+        "seed": seed,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "max_seconds": max_seconds,
+        "normalize": normalize,
+    }
+    if voice:
+        options.update({"voice": voice[0]} if len(voice) == 1 else {"speakers": voice})
+    # A pipe has a listener at its other end.
+    stream = stream or output == STANDARD_OUTPUT
+    from higgs_rt.runtime import Runtime
+
+    with (
+        console().status("loading") as status,
+        Runtime.load(model, codec, device, threads=threads, max_batch=1) as runtime,
+    ):
+        request = runtime.submit(words, stream=stream, **options)
+        _deliver(runtime, request, target, status, keeps_part=stream)
+    _report(request, target)
+
+
+def read_text(text: str) -> str:
+    """The argument itself, or standard input for "-"."""
+    if text != STANDARD_OUTPUT:
+        return text
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(f"[standard input] expected UTF-8 text, got: {error}") from None
+
+
+def _deliver(
+    runtime: Runtime, request: SpeechStream, target: Output, status: Status, *, keeps_part: bool
+) -> None:
+    """Move samples from the request to the target until the last one, showing progress."""
+    begin = time.monotonic()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the final report tells
+            while True:
+                made = max(request.seconds, runtime.stats.columns / runtime.frame_rate)
+                passed = time.monotonic() - begin
+                factor = f", real-time factor {passed / made:.2f}" if made else ""
+                status.update(f"{made:.1f} s of speech in {passed:.1f} s{factor}")
+                try:
+                    samples = request.next(_PERIOD)
+                except TimeoutError:
+                    continue
+                if samples is None:
+                    break
+                target.write(samples)
+    except BaseException as error:
+        request.cancel()
+        if isinstance(error, KeyboardInterrupt) and keeps_part and request.seconds:
+            target.keep(request.sample_rate)
+            say(f"interrupted; {target.name} has {request.seconds:.2f} s", "yellow")
+            raise typer.Exit(INTERRUPTED) from None
+        raise
+    if request.finish == "cancelled":
+        raise CancelledError(f"[request {request.id}] expected speech, got a cancelled request")
+    target.keep(request.sample_rate)
+
+
+def _report(request: SpeechStream, target: Output) -> None:
+    timing = request.timing
+    columns = request.columns
+    factor = f"{timing.finished / request.seconds:.2f}" if request.seconds else "none"
+    say(
+        f"{target.name}: {request.seconds:.2f} s in {timing.finished:.2f} s, "
+        f"real-time factor {factor}, first audio after {timing.first_chunk:.2f} s, "
+        f"{0 if columns is None else len(columns)} columns, seed {request.seed}, "
+        f"finish {cast(str, request.finish)}"
+    )
+    if request.finish == "length":
+        say(
+            "warning: the limit of seconds ended the speech, not the model (--max-seconds)",
+            "yellow",
+        )
