@@ -32,15 +32,11 @@ void Codec::decode_block(std::span<const std::int32_t> frames, std::int32_t begi
     const auto frame = frames.subspan((static_cast<std::size_t>(left) + t) * books, books);
     for (std::size_t k = 0; k < books; ++k) codes[k * count + t] = frame[k];
   }
-  const auto per_frame = static_cast<std::size_t>(spec().samples_per_frame);
-  std::vector<float> block(count * per_frame);
   {
     const std::scoped_lock lock(mutex_);
-    decoder_->decode(codes, right - left, block);
+    decoder_->decode_range(codes, right - left, begin - left, end - left, pcm);
   }
-  const auto skip = static_cast<std::ptrdiff_t>(static_cast<std::size_t>(begin - left) * per_frame);
-  std::transform(block.begin() + skip, block.begin() + skip + std::ssize(pcm), pcm.begin(),
-                 [](float sample) { return std::clamp(sample, -1.0F, 1.0F); });
+  for (float& sample : pcm) sample = std::clamp(sample, -1.0F, 1.0F);
 }
 
 }  // namespace higgs_rt

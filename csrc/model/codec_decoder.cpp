@@ -35,30 +35,31 @@ class NativeCodecDecoder final : public CodecDecoder {
 
   const CodecSpec& spec() const override { return spec_; }
 
-  void decode(std::span<const std::int32_t> codes, std::int32_t num_frames,
-              std::span<float> pcm) override {
-    check_input(codes, num_frames, pcm);
-    const std::int64_t hop = spec_.samples_per_frame;
-    for (std::int32_t begin = 0; begin < num_frames; begin += kBlockFrames) {
-      const std::int32_t end = std::min(begin + kBlockFrames, num_frames);
-      const std::int32_t from = std::max(begin - spec_.context_frames, 0);
-      const std::int32_t to = std::min(end + spec_.context_frames, num_frames);
-      const TensorView wave = run(codes, num_frames, from, to);
-      ops_.device().copy_to_host(pcm.data() + begin * hop, wave.as<float>() + (begin - from) * hop,
-                                 static_cast<std::size_t>((end - begin) * hop) * sizeof(float));
+  void decode_range(std::span<const std::int32_t> codes, std::int32_t num_frames,
+                    std::int32_t begin, std::int32_t end, std::span<float> pcm) override {
+    check_input(codes, num_frames, begin, end, pcm);
+    const auto hop = static_cast<std::size_t>(spec_.samples_per_frame);
+    for (std::int32_t first = begin; first < end; first += kBlockFrames) {
+      const std::int32_t last = std::min(first + kBlockFrames, end);
+      run(codes, num_frames, first, last,
+          pcm.subspan(static_cast<std::size_t>(first - begin) * hop,
+                      static_cast<std::size_t>(last - first) * hop));
     }
     ops_.device().synchronize();
   }
 
  private:
-  void check_input(std::span<const std::int32_t> codes, std::int32_t num_frames,
-                   std::span<float> pcm) const {
+  void check_input(std::span<const std::int32_t> codes, std::int32_t num_frames, std::int32_t begin,
+                   std::int32_t end, std::span<float> pcm) const {
     check(num_frames >= 0, "codec", "expected 0 or more frames, got ", num_frames);
     const auto frames = static_cast<std::size_t>(num_frames);
     const auto books = static_cast<std::size_t>(spec_.num_codebooks);
     check(codes.size() == books * frames, "codec", "expected ", books, " x ", frames,
           " codes, got ", codes.size());
-    const std::size_t samples = frames * static_cast<std::size_t>(spec_.samples_per_frame);
+    check(begin >= 0 && begin <= end && end <= num_frames, "codec",
+          "expected a range of frames in [0, ", num_frames, "], got [", begin, ", ", end, ")");
+    const std::size_t samples =
+        static_cast<std::size_t>(end - begin) * static_cast<std::size_t>(spec_.samples_per_frame);
     check(pcm.size() == samples, "codec", "expected room for ", samples, " samples, got ",
           pcm.size());
     for (std::size_t i = 0; i < codes.size(); ++i) {
@@ -68,30 +69,62 @@ class NativeCodecDecoder final : public CodecDecoder {
     }
   }
 
-  // The waveform of frames [from, to) as if they were the whole utterance; on the device.
-  TensorView run(std::span<const std::int32_t> codes, std::int32_t num_frames, std::int32_t from,
-                 std::int32_t to) {
-    const std::int64_t frames = to - from;
-    reserve(frames);
-    std::vector<std::int32_t> window;
-    for (std::int32_t k = 0; k < spec_.num_codebooks; ++k) {
-      const auto row = codes.subspan(static_cast<std::size_t>(k) * num_frames, num_frames);
-      window.insert(window.end(), row.begin() + from, row.begin() + to);
-    }
-    const TensorView ids{codes_.view().data, DType::kI32, {spec_.num_codebooks, frames}};
-    ops_.device().copy_from_host(ids.data, window.data(), window.size() * sizeof(window[0]));
+  // Part of the utterance between two layers: channels x times, in x_, and its first time.
+  struct Part {
+    TensorView x;
+    std::int64_t begin = 0;
+  };
 
-    const TensorView latent = part(temp_, config_.latent, frames);
-    ops_.sum_code_tables(weights_.tables, weights_.table_bias, ids, latent);
-    TensorView x = part(x_, config_.decoder_hidden, frames);
-    conv(latent, weights_.first, 1, nullptr, x);
+  // Writes the samples of frames [begin, end) to pcm. Every stage computes only the times that
+  // these need; padding beyond a cut reaches only times that are cut off later.
+  void run(std::span<const std::int32_t> codes, std::int32_t num_frames, std::int32_t begin,
+           std::int32_t end, std::span<float> pcm) {
+    const std::int64_t hop = spec_.samples_per_frame;
+    const auto needed = needed_inputs(config_.ratios, {begin * hop, end * hop - 1});
+    const std::int64_t from = std::max<std::int64_t>(needed[0].first, 0);
+    const std::int64_t to = std::min<std::int64_t>(needed[0].last + 1, num_frames);
+    reserve(to - from);
+    const TensorView latent = part(temp_, config_.latent, to - from);
+    ops_.sum_code_tables(weights_.tables, weights_.table_bias, upload(codes, num_frames, from, to),
+                         latent);
+    Part now{part(x_, config_.decoder_hidden, to - from), from};
+    conv(latent, weights_.first, 1, nullptr, now.x);
+    std::int64_t rate = 1;
     for (std::size_t i = 0; i < weights_.blocks.size(); ++i) {
-      x = block(weights_.blocks[i], config_.ratios[i], x);
+      now = cut(now, needed[1 + i], num_frames * rate);
+      now = {block(weights_.blocks[i], config_.ratios[i], now.x), now.begin * config_.ratios[i]};
+      rate *= config_.ratios[i];
     }
-    ops_.snake(x, weights_.last_snake, x);
-    const TensorView wave = part(temp_, 1, x.dim(1));
-    conv(x, weights_.last, 1, nullptr, wave);
-    return wave;
+    now = cut(now, needed.back(), num_frames * rate);
+    ops_.snake(now.x, weights_.last_snake, now.x);
+    const TensorView wave = part(temp_, 1, now.x.dim(1));
+    conv(now.x, weights_.last, 1, nullptr, wave);
+    ops_.device().copy_to_host(pcm.data(), wave.as<float>() + (begin * hop - now.begin),
+                               pcm.size_bytes());
+  }
+
+  // Codes of frames [from, to) on the device, [num_codebooks, to - from].
+  TensorView upload(std::span<const std::int32_t> codes, std::int32_t num_frames, std::int64_t from,
+                    std::int64_t to) {
+    std::vector<std::int32_t> window;
+    for (std::int64_t k = 0; k < spec_.num_codebooks; ++k) {
+      const auto row = codes.begin() + k * num_frames;
+      window.insert(window.end(), row + from, row + to);
+    }
+    const TensorView ids{codes_.view().data, DType::kI32, {spec_.num_codebooks, to - from}};
+    ops_.device().copy_from_host(ids.data, window.data(), window.size() * sizeof(window[0]));
+    return ids;
+  }
+
+  // The times of `now` that are in `needed` and in the utterance, [0, length).
+  Part cut(const Part& now, const TimeRange& needed, std::int64_t length) {
+    const std::int64_t begin = std::max<std::int64_t>(needed.first, 0);
+    const std::int64_t end = std::min(needed.last + 1, length);
+    if (begin == now.begin && end == now.begin + now.x.dim(1)) return now;
+    const TensorView kept = part(other_, now.x.dim(0), end - begin);
+    ops_.crop(now.x, begin - now.begin, kept);
+    std::swap(x_, other_);
+    return {kept, begin};
   }
 
   // Upsamples x (in x_) by `ratio` and leaves the result in x_.

@@ -27,8 +27,13 @@ class CodecDecoder {
   // codes [num_codebooks, num_frames] in [0, codebook_size), pcm [num_frames * samples_per_frame];
   // host memory. Samples are not clipped. A frame's samples do not depend on num_frames beyond the
   // context, bit for bit. One call at a time.
-  virtual void decode(std::span<const std::int32_t> codes, std::int32_t num_frames,
-                      std::span<float> pcm) = 0;
+  void decode(std::span<const std::int32_t> codes, std::int32_t num_frames, std::span<float> pcm) {
+    decode_range(codes, num_frames, 0, num_frames, pcm);
+  }
+  // Only the samples of frames [begin, end) of the same: pcm [(end - begin) * samples_per_frame].
+  // Costs much less than the whole: most layers reach less far than context_frames.
+  virtual void decode_range(std::span<const std::int32_t> codes, std::int32_t num_frames,
+                            std::int32_t begin, std::int32_t end, std::span<float> pcm) = 0;
 };
 
 // Reads config.json and *.safetensors of a codec directory, in the transformers layout or with the

@@ -105,6 +105,9 @@ class Ops {
 
   // out = x + sin^2(alpha x) / (alpha + 1e-9); x and out [C, T] (may be the same), alpha [C].
   virtual void snake(const TensorView& x, const TensorView& alpha, const TensorView& out) = 0;
+
+  // out[c, t] = x[c, begin + t]. x [C, T], out [C, T'], 0 <= begin <= T - T'.
+  virtual void crop(const TensorView& x, std::int64_t begin, const TensorView& out) = 0;
 };
 
 // `device` and `pool` must outlive the Ops.

@@ -38,6 +38,7 @@ class CpuOps final : public Ops {
   void conv_transpose1d(const TensorView& x, const TensorView& weight, const TensorView& bias,
                         const Conv1d& conv, const TensorView& out) override;
   void snake(const TensorView& x, const TensorView& alpha, const TensorView& out) override;
+  void crop(const TensorView& x, std::int64_t begin, const TensorView& out) override;
 
  private:
   // A convolution whose kernel arguments differ only in the block of time and outputs; `left`

@@ -64,7 +64,7 @@ std::vector<std::int32_t> frames_of(const std::vector<std::int32_t>& codes, std:
 TEST("codec: receptive field of the released ratios (specification 8.2)") {
   const std::vector<std::int32_t> ratios = {8, 5, 4, 2, 3};
   for (std::int64_t offset = 0; offset < 960; ++offset) {
-    const FrameRange range = receptive_field(ratios, offset);
+    const TimeRange range = needed_inputs(ratios, {offset, offset}).front();
     EXPECT_EQ(range.first, offset < 793 ? -10 : -9);
     EXPECT_EQ(range.last, offset < 142 ? 9 : 10);
   }
@@ -116,6 +116,19 @@ TEST("codec: chunks with 10 frames of context equal to the whole, bit for bit; 9
   EXPECT(chunked(9) != whole);
 }
 
+TEST("codec: a range of frames equal to the same frames of the whole, bit for bit") {
+  Codec codec(kGolden + "transformers");
+  constexpr std::int32_t kFrames = 40;
+  const auto codes = random_codes(codec.decoder->spec(), kFrames);
+  const auto whole = codec.decode(codes);
+  for (const auto& [begin, end] :
+       {std::pair{0, 1}, {0, 40}, {39, 40}, {3, 11}, {12, 13}, {25, 33}, {7, 7}}) {
+    std::vector<float> pcm(static_cast<std::size_t>(end - begin) * 960);
+    codec.decoder->decode_range(codes, kFrames, begin, end, pcm);
+    EXPECT(std::equal(pcm.begin(), pcm.end(), whole.begin() + begin * 960));
+  }
+}
+
 TEST("codec: long utterances go block by block with the same samples") {
   Codec codec(kGolden + "transformers");
   constexpr std::int32_t kFrames = 300;  // more than two blocks of 128
@@ -131,6 +144,7 @@ TEST("codec: wrong input is refused") {
   std::vector<float> pcm(3 * 960);
   EXPECT_THROWS(codec.decoder->decode(codes, 4, pcm), "expected 8 x 4 codes, got 24");
   EXPECT_THROWS(codec.decoder->decode(codes, 3, std::span(pcm).first(9)), "room for 2880 samples");
+  EXPECT_THROWS(codec.decoder->decode_range(codes, 3, 2, 4, pcm), "in [0, 3], got [2, 4)");
   codes[7] = 32;
   EXPECT_THROWS(codec.decoder->decode(codes, 3, pcm), "[0, 32), got 32 in codebook 2, frame 1");
   codec.decoder->decode({}, 0, {});

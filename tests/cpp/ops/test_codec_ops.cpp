@@ -245,3 +245,17 @@ TEST("sum_code_tables adds one row of each table to the bias") {
   EXPECT_THROWS(ops->sum_code_tables(tables, bias, integers(codes, {8, 23}), out),
                 "[sum_code_tables] codes: expected 0..10, got 11");
 }
+
+TEST("crop keeps a range of times of every channel") {
+  CpuBackend ops;
+  const Tensor x = random_tensor({3, 10});
+  const Tensor out = zeros({3, 4});
+  ops->crop(x, 5, out);
+  for (std::int64_t c = 0; c < 3; ++c) {
+    for (std::int64_t t = 0; t < 4; ++t) {
+      EXPECT_EQ(out.as<float>()[c * 4 + t], x.as<float>()[c * 10 + 5 + t]);
+    }
+  }
+  EXPECT_THROWS(ops->crop(x, 7, out), "[crop] begin: expected 0..6, got 7");
+  EXPECT_THROWS(ops->crop(x, -1, out), "begin");
+}
