@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from higgs_rt.cli.console import (
     CodecOption,
@@ -137,7 +139,7 @@ def _speak(
     options: SpeakOptions,
     progress: Progress,
 ) -> list[Utterance]:
-    task = progress.add_task(f"speaking {options['voice'] or ''}", total=len(lines))
+    task = progress.add_task(escape(f"speaking {options['voice'] or ''}"), total=len(lines))
 
     def done() -> None:
         progress.advance(task)
@@ -149,9 +151,9 @@ def _speak(
 
 def _known(lines: Sequence[str]) -> list[str]:
     """The lines whose words pocketsphinx can pronounce; the others are reported."""
-    from higgs_rt.evaluation.recognisers import dictionary_words
+    from higgs_rt.evaluation.recognisers import pronunciations_of
 
-    known = dictionary_words()
+    known = pronunciations_of(word for line in lines for word in spoken_words(line)).keys()
     kept = []
     for number, line in enumerate(lines, 1):
         unknown = sorted(set(spoken_words(line)) - known)
@@ -204,7 +206,7 @@ def _table(results: Sequence[SystemResult]) -> Table:
     for result in results:
         counts = result.score
         table.add_row(
-            result.system,
+            Text(result.system),
             str(len(result.lines)),
             str(counts.words),
             f"{counts.wer:.3f}",

@@ -43,7 +43,13 @@ class FileOutput:
         check_writable(path)
         self.name = str(path)
         self._path = path
+        self._temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
         self._chunks: list[Samples] = []
+        try:  # permissions do not tell everything
+            self._temporary.touch(exist_ok=False)
+            self._temporary.unlink()
+        except OSError as error:
+            raise self._unwritable(error) from None
 
     def write(self, samples: Samples) -> None:
         """Take a chunk."""
@@ -52,14 +58,16 @@ class FileOutput:
     def keep(self, sample_rate: int) -> None:
         """Write beside the target, then take its name."""
         samples = np.concatenate(self._chunks) if self._chunks else np.zeros(0, np.float32)
-        temporary = self._path.with_name(f".{self._path.stem}.{os.getpid()}{self._path.suffix}")
         try:
-            write_audio(temporary, samples, sample_rate)
-            temporary.replace(self._path)
-        except OSError as error:
-            raise AudioError(f"[{self._path}] expected a writable place, got: {error}") from None
+            write_audio(self._temporary, samples, sample_rate)
+            self._temporary.replace(self._path)
+        except (OSError, AudioError) as error:
+            raise self._unwritable(error) from None
         finally:
-            temporary.unlink(missing_ok=True)
+            self._temporary.unlink(missing_ok=True)
+
+    def _unwritable(self, error: Exception) -> AudioError:
+        return AudioError(f"[{self._path}] expected a writable place, got: {error}")
 
 
 class StandardOutput:
@@ -80,6 +88,8 @@ class StandardOutput:
             # Python would complain about the pipe once more when it closes the stream.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise AudioError("[standard output] expected a reader, got a closed pipe") from None
+        except OSError as error:
+            raise AudioError(f"[standard output] expected a writable place, got: {error}") from None
 
     def keep(self, sample_rate: int) -> None:
         """Nothing is held back."""

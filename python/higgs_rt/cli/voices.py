@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from higgs_rt.checkpoint.files import resolve_model
 from higgs_rt.cli.console import CodecOption, ModelOption, console, reports_errors, say
@@ -60,21 +62,32 @@ def add(
 def list_voices(model: ModelOption = None, codec: CodecOption = None) -> None:
     """All voices, and whether the model's codec can use them."""
     store = _with_codec(model, codec)
-    table = Table(box=None)
-    for title in ("name", "seconds", "from", "usable", "transcript"):
-        table.add_column(title, overflow="ellipsis", no_wrap=True)
-    for name in store.names():
-        try:
-            voice = store.show(name)
-        except VoiceError as error:
-            table.add_row(name, "", "", "no", str(error))
-            continue
-        origin = "package" if store.is_packaged(name) else "user"
-        usable = "yes" if store.usable(voice) else "no: other codec"
-        table.add_row(name, f"{voice.seconds:.2f}", origin, usable, voice.transcript)
-    Console(highlight=False).print(table)
-    if not store.names():
+    rows = [_row(store, name) for name in store.names()]
+    if not rows:
         say("no voices yet; higgs-rt voices add NAME RECORDING --text WORDS")
+    elif sys.stdout.isatty():
+        table = Table(box=None)
+        for title, width in (("name", max(len(row[0]) for row in rows)), *_COLUMNS):
+            table.add_column(title, min_width=width, overflow="ellipsis", no_wrap=True)
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        Console(highlight=False).print(table)
+    else:  # for programs: tabs, no headings
+        for row in rows:
+            typer.echo("\t".join(" ".join(cell.split()) for cell in row))
+
+
+_COLUMNS = (("seconds", 7), ("from", 7), ("usable", 6), ("transcript", 10))
+
+
+def _row(store: VoiceStore, name: str) -> tuple[str, str, str, str, str]:
+    try:
+        voice = store.show(name)
+    except VoiceError as error:
+        return name, "-", "-", "no", str(error)
+    origin = "package" if store.is_packaged(name) else "user"
+    usable = "yes" if store.usable(voice) else "no: other codec"
+    return name, f"{voice.seconds:.2f}", origin, usable, voice.transcript
 
 
 @voices_app.command("show")

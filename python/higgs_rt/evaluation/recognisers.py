@@ -65,16 +65,22 @@ class PocketSphinx:
                 f"got: {error}"
             ) from None
         vocabulary = sorted(set(words))
-        unknown = sorted(set(vocabulary) - dictionary_words())
+        pronunciations = pronunciations_of(vocabulary)
+        unknown = [word for word in vocabulary if word not in pronunciations]
         if unknown:
             raise InvalidRequestError(
                 f"[recogniser pocketsphinx] expected words of its dictionary, got "
                 f"{', '.join(unknown[:10])}" + (" and more" if len(unknown) > 10 else "")
             )
         with tempfile.TemporaryDirectory() as directory:
-            path = Path(directory) / "words.arpa"
-            path.write_text(flat_unigram(vocabulary), encoding="ascii")
-            self._decoder = pocketsphinx.Decoder(lm=str(path), samprate=_RATE, loglevel="FATAL")
+            model, dictionary = Path(directory) / "words.arpa", Path(directory) / "words.dict"
+            model.write_text(flat_unigram(vocabulary), encoding="utf-8")
+            # The whole dictionary has 135,000 words, of which the language model allows these.
+            lines = (line for word in vocabulary for line in pronunciations[word])
+            dictionary.write_text("".join(lines), encoding="utf-8")
+            self._decoder = pocketsphinx.Decoder(
+                lm=str(model), dict=str(dictionary), samprate=_RATE, loglevel="FATAL"
+            )
 
     def transcribe(self, samples: NDArray[np.float32], sample_rate: int) -> list[str]:
         """Lower-case words heard in mono fp32 samples [n]; none in silence."""
@@ -88,13 +94,19 @@ class PocketSphinx:
         return [] if heard is None else spoken_words(heard.hypstr)
 
 
-def dictionary_words() -> set[str]:
-    """Words that the packaged dictionary can pronounce."""
+def pronunciations_of(words: Iterable[str]) -> dict[str, list[str]]:
+    """The packaged dictionary's lines for each of `words` that it can pronounce."""
     import pocketsphinx
 
+    wanted = set(words)
+    found: dict[str, list[str]] = {}
     path = Path(pocketsphinx.get_model_path()) / "en-us" / "cmudict-en-us.dict"
     with path.open(encoding="utf-8") as file:
-        return {line.split(maxsplit=1)[0] for line in file if line.strip()}
+        for line in file:
+            word = line.split(" ", 1)[0].split("(", 1)[0]  # "the(2)" is another way to say "the"
+            if word in wanted:
+                found.setdefault(word, []).append(line)
+    return found
 
 
 class TransformersRecogniser:

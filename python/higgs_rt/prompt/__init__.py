@@ -49,6 +49,7 @@ __all__ = [
     "TextSegment",
     "TextTokenizer",
     "build_prompt",
+    "check_convention",
     "check_text",
     "encode_messages",
     "expanded_ids",
