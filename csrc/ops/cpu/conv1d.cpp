@@ -14,6 +14,8 @@ namespace {
 constexpr std::int64_t kBlockBytes = 256 << 10;
 constexpr std::int64_t kMaxBlockSteps = 2048;
 
+// Grows only; one per thread and use, so that a decode allocates nothing once it has run.
+template <int Use>
 float* scratch(std::int64_t size) {
   thread_local std::vector<float> memory;
   if (static_cast<std::int64_t>(memory.size()) < size) {
@@ -38,6 +40,49 @@ std::int64_t round_up(std::int64_t value, std::int64_t step) {
   return (value + step - 1) / step * step;
 }
 
+// Weights beyond this size come from main memory. A transposed convolution's walk over the channels
+// of one output, a few bytes at a time and pages apart, would wait there for every line.
+constexpr std::int64_t kRepackBytes = 8 << 20;
+constexpr std::int64_t kPrefetchChannels = 8;
+constexpr std::int64_t kRepackOutputs = 16;  // together, so that memory is read in longer runs
+
+// Every phase must have the same number of taps: the codec's kernels are 2 * stride long.
+bool needs_repack(const ConvArgs& args, std::int64_t outputs) {
+  const std::int64_t bytes = args.w_channel * args.channels * std::int64_t{sizeof(float)};
+  return args.phases > 1 &&
+         (args.w_output % args.phases != 0 || (outputs > args.phases && bytes > kRepackBytes));
+}
+
+// Runs the kernel over weights [C, O, taps] copied to [o, C, padded taps], a few outputs at a time.
+void conv_repacked(const Kernels& kernels, const ConvArgs& args) {
+  const std::int64_t taps = args.w_output, padded = args.taps * args.phases;
+  // An odd number of cache lines apart, or the outputs would share one set of the cache.
+  const std::int64_t stride = round_up(args.channels * padded, 32) + 16;
+  const std::int64_t last = (args.end + args.phases - 1) / args.phases;
+  float* packed = scratch<1>(kRepackOutputs * stride);
+  for (std::int64_t first = args.begin / args.phases; first < last; first += kRepackOutputs) {
+    const std::int64_t count = std::min(kRepackOutputs, last - first);
+    for (std::int64_t c = 0; c < args.channels; ++c) {
+      const float* from = args.weight + c * args.w_channel + first * taps;
+      for (std::int64_t o = 0; o < count; ++o, from += taps) {
+        float* to = packed + o * stride + c * padded;
+        __builtin_prefetch(from + kPrefetchChannels * args.w_channel);
+        std::copy(from, from + taps, to);
+        std::fill(to + taps, to + padded, 0.0f);
+      }
+    }
+    ConvArgs part = args;
+    part.weight = packed;
+    part.w_output = stride;
+    part.w_channel = padded;
+    part.bias += first;
+    part.out += first * args.out_times;
+    part.begin = std::max(args.begin - first * args.phases, std::int64_t{0});
+    part.end = std::min(args.end - first * args.phases, count * args.phases);
+    kernels.conv(part);
+  }
+}
+
 }  // namespace
 
 void CpuOps::run_conv(ConvArgs args, const TensorView& x, std::int64_t left, std::int64_t steps,
@@ -53,6 +98,7 @@ void CpuOps::run_conv(ConvArgs args, const TensorView& x, std::int64_t left, std
   constexpr std::int64_t kTile = 8;
   const std::int64_t tiles = (outputs + kTile - 1) / kTile;
   const std::int64_t groups = std::min(tiles, (4 * pool_.size() + blocks - 1) / blocks);
+  const bool repack = needs_repack(args, outputs);
   const std::int64_t total = steps * outputs * channels * args.taps;
 
   parallel(blocks * groups, total / (blocks * groups), [&](std::int64_t begin, std::int64_t end) {
@@ -64,7 +110,7 @@ void CpuOps::run_conv(ConvArgs args, const TensorView& x, std::int64_t left, std
       if (part.count <= 0) continue;
       const std::int64_t width = round_up(part.count, tile) + reach;
       const std::int64_t stride = round_up(width, 16) + 16;
-      float* input = scratch(channels * stride);
+      float* input = scratch<0>(channels * stride);
       if (filled != start) {
         copy_padded(x.as<float>(), channels, times, start - left, width, stride, input);
       }
@@ -74,7 +120,11 @@ void CpuOps::run_conv(ConvArgs args, const TensorView& x, std::int64_t left, std
       part.first = args.first + start * args.phases;
       part.begin = tiles * group / groups * kTile;
       part.end = std::min(tiles * (group + 1) / groups * kTile, outputs);
-      kernels_.conv(part);
+      if (repack) {
+        conv_repacked(kernels_, part);
+      } else {
+        kernels_.conv(part);
+      }
     }
   });
 }

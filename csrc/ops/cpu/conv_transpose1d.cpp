@@ -1,26 +1,10 @@
-// The transposed convolution as `stride` ordinary ones, one for each output phase:
-// with t' + padding = q stride + r, out[o, t'] = sum over c, j of w[c, o, r + j stride] x[c, q -
+// The transposed convolution as `stride` ordinary ones, one for each output phase r: at output time
+// t' = q stride + r - padding, out[o, t'] = sum over c, j of weight[c, o, r + j stride] x[c, q -
 // j].
-#include <vector>
-
 #include "core/check.h"
 #include "ops/cpu/cpu_ops.h"
 
 namespace higgs_rt {
-
-namespace {
-
-// weight [rows, taps] with zeros behind each row up to `padded` taps.
-std::vector<float> pad_taps(const float* weight, std::int64_t rows, std::int64_t taps,
-                            std::int64_t padded) {
-  std::vector<float> result(static_cast<std::size_t>(rows * padded), 0.0f);
-  for (std::int64_t r = 0; r < rows; ++r) {
-    std::copy(weight + r * taps, weight + (r + 1) * taps, result.data() + r * padded);
-  }
-  return result;
-}
-
-}  // namespace
 
 void CpuOps::conv_transpose1d(const TensorView& x, const TensorView& weight, const TensorView& bias,
                               const Conv1d& conv, const TensorView& out) {
@@ -42,24 +26,15 @@ void CpuOps::conv_transpose1d(const TensorView& x, const TensorView& weight, con
   expect("conv_transpose1d", "bias", bias, DType::kF32, {outputs});
   expect("conv_transpose1d", "out", out, DType::kF32, {outputs, out_times});
 
-  // Every phase gets the same number of taps; the codec's kernels are 2 * stride long, so only
-  // unusual shapes need the padded copy.
   const std::int64_t taps_per_phase = (taps + stride - 1) / stride;
-  const std::int64_t padded = taps_per_phase * stride;
-  std::vector<float> copy;
-  const float* weights = weight.as<float>();
-  if (padded != taps) {
-    copy = pad_taps(weights, channels * outputs, taps, padded);
-    weights = copy.data();
-  }
   const std::int64_t first_q = conv.padding / stride;
   const std::int64_t last_q = (out_times - 1 + conv.padding) / stride;
   run_conv({.x = nullptr,
             .x_stride = 0,
             .x_step = -1,
-            .weight = weights,
-            .w_output = padded,
-            .w_channel = outputs * padded,
+            .weight = weight.as<float>(),
+            .w_output = taps,
+            .w_channel = outputs * taps,
             .w_tap = stride,
             .bias = bias.as<float>(),
             .residual = nullptr,

@@ -15,8 +15,10 @@ constexpr int kMaxTileRows = 6;
 constexpr int kMaxTileRows = 2;
 #endif
 
-// acc[w][r] = sum over i of weight[w, i] x[r, i], lane by lane. Row strides in elements.
-template <int NW, int NR, class W>
+// acc[w][r] = sum over i of weight[w, i] x[r, i], lane by lane. Row strides in elements. `Fetch`:
+// the weights come from main memory, so the next tile's are asked for (a prefetch beyond the end of
+// the matrix does nothing).
+template <int NW, int NR, bool Fetch, class W>
 HIGGS_INLINE void dot_tile(const float* x, std::int64_t x_stride, const W* weight,
                            std::int64_t w_stride, std::int64_t inputs, V (&acc)[NW][NR]) {
   HIGGS_UNROLL
@@ -28,7 +30,10 @@ HIGGS_INLINE void dot_tile(const float* x, std::int64_t x_stride, const W* weigh
   for (; i + kWidth <= inputs; i += kWidth) {
     V wv[NW];
     HIGGS_UNROLL
-    for (int w = 0; w < NW; ++w) wv[w] = load(weight + w * w_stride + i);
+    for (int w = 0; w < NW; ++w) {
+      wv[w] = load(weight + w * w_stride + i);
+      if constexpr (Fetch) prefetch(weight + (NW + w) * w_stride + i);
+    }
     HIGGS_UNROLL
     for (int r = 0; r < NR; ++r) {
       const V xv = load(x + r * x_stride + i);
@@ -48,10 +53,11 @@ HIGGS_INLINE void dot_tile(const float* x, std::int64_t x_stride, const W* weigh
 }
 
 // Tile of NW outputs (a multiple of 4, or 1) x NR rows, out[r, 0..NW).
-template <int NW, int NR, class W>
+template <int NW, int NR, bool Fetch, class W>
 inline void linear_tile(const LinearArgs& a, const W* weight, std::int64_t row, std::int64_t o) {
   V acc[NW][NR];
-  dot_tile<NW, NR>(a.x + row * a.inputs, a.inputs, weight + o * a.inputs, a.inputs, a.inputs, acc);
+  dot_tile<NW, NR, Fetch>(a.x + row * a.inputs, a.inputs, weight + o * a.inputs, a.inputs, a.inputs,
+                          acc);
   HIGGS_UNROLL
   for (int r = 0; r < NR; ++r) {
     float* out = a.out + (row + r) * a.outputs + o;
@@ -71,15 +77,36 @@ inline void linear_tile(const LinearArgs& a, const W* weight, std::int64_t row, 
   }
 }
 
-template <int NR, class W>
+template <int NR, bool Fetch, class W>
 inline void linear_rows(const LinearArgs& a, const W* weight, std::int64_t row, std::int64_t begin,
                         std::int64_t end) {
   std::int64_t o = begin;
   if constexpr (NR == 1) {
-    for (; o + 8 <= end; o += 8) linear_tile<8, NR>(a, weight, row, o);
+    for (; o + 8 <= end; o += 8) linear_tile<8, NR, Fetch>(a, weight, row, o);
   }
-  for (; o + 4 <= end; o += 4) linear_tile<4, NR>(a, weight, row, o);
-  for (; o < end; ++o) linear_tile<1, NR>(a, weight, row, o);
+  for (; o + 4 <= end; o += 4) linear_tile<4, NR, Fetch>(a, weight, row, o);
+  for (; o < end; ++o) linear_tile<1, NR, Fetch>(a, weight, row, o);
+}
+
+template <bool Fetch, class W>
+inline void linear_height(const LinearArgs& a, const W* weight, std::int64_t height,
+                          std::int64_t row, std::int64_t begin, std::int64_t end) {
+  switch (height) {
+    case 1:
+      return linear_rows<1, Fetch>(a, weight, row, begin, end);
+    case 2:
+      return linear_rows<2, Fetch>(a, weight, row, begin, end);
+#if defined(__AVX512F__)
+    case 3:
+      return linear_rows<3, Fetch>(a, weight, row, begin, end);
+    case 4:
+      return linear_rows<4, Fetch>(a, weight, row, begin, end);
+    case 5:
+      return linear_rows<5, Fetch>(a, weight, row, begin, end);
+    case 6:
+      return linear_rows<6, Fetch>(a, weight, row, begin, end);
+#endif
+  }
 }
 
 // Outputs [begin, end) of all rows. Blocks of outputs whose weights fit the second-level cache meet
@@ -96,27 +123,10 @@ inline void linear(const LinearArgs& a, std::int64_t begin, std::int64_t end) {
     const std::int64_t stop = o + block < end ? o + block : end;
     for (std::int64_t t = 0, row = 0; t < tiles; ++t) {
       const std::int64_t height = (a.rows - row) / (tiles - t);
-      switch (height) {
-        case 1:
-          linear_rows<1>(a, weight, row, o, stop);
-          break;
-        case 2:
-          linear_rows<2>(a, weight, row, o, stop);
-          break;
-#if defined(__AVX512F__)
-        case 3:
-          linear_rows<3>(a, weight, row, o, stop);
-          break;
-        case 4:
-          linear_rows<4>(a, weight, row, o, stop);
-          break;
-        case 5:
-          linear_rows<5>(a, weight, row, o, stop);
-          break;
-        case 6:
-          linear_rows<6>(a, weight, row, o, stop);
-          break;
-#endif
+      if (t == 0) {
+        linear_height<true>(a, weight, height, row, o, stop);
+      } else {
+        linear_height<false>(a, weight, height, row, o, stop);
       }
       row += height;
     }
