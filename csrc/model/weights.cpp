@@ -185,6 +185,17 @@ LayerWeights load_layer(Loader& loader, const ModelConfig& config, std::int32_t 
   return layer;
 }
 
+// The usual sign of a configuration that belongs to another checkpoint.
+void check_codebooks(const ModelConfig& config, const Checkpoint& checkpoint,
+                     const std::string& table) {
+  if (!checkpoint.contains(table)) return;  // named with everything else that is missing
+  const Shape& shape = checkpoint.shape(table);
+  const std::int64_t rows = std::int64_t{config.num_codebooks} * config.codebook_vocab;
+  check(!shape.empty() && shape[0] == rows, checkpoint.place(table).c_str(), "expected ", rows,
+        " rows (", config.num_codebooks, " codebooks of ", config.codebook_vocab,
+        " ids by config.json), got ", to_string(shape));
+}
+
 }  // namespace
 
 ModelWeights load_weights(const ModelConfig& config, std::shared_ptr<const Checkpoint> checkpoint,
@@ -196,9 +207,10 @@ ModelWeights load_weights(const ModelConfig& config, std::shared_ptr<const Check
   const std::int64_t audio_rows = std::int64_t{config.num_codebooks} * config.codebook_vocab;
   weights.embed_tokens = loader.embedding("embed_tokens", {config.text_vocab, hidden});
   const bool original = config.layout == Layout::kOriginal;
-  weights.embed_columns = loader.backbone(
-      original ? "audio_codebook_embeddings" : "embed_audio_tokens.embed_audio_tokens",
-      {audio_rows, hidden});
+  const std::string columns =
+      original ? "audio_codebook_embeddings" : "embed_audio_tokens.embed_audio_tokens";
+  check_codebooks(config, *weights.checkpoint, (original ? "" : "model.") + columns + ".weight");
+  weights.embed_columns = loader.backbone(columns, {audio_rows, hidden});
   for (std::int32_t i = 0; i < config.num_layers; ++i) {
     weights.layers.push_back(load_layer(loader, config, i));
   }

@@ -98,7 +98,8 @@ TEST("weights: extra, misshapen and wrongly typed tensors are named") {
     Edited edited("original");  // a model of 9 codebooks
     edited.config.num_codebooks = 9;
     EXPECT_THROWS(edited.load(),
-                  "audio_codebook_embeddings.weight] expected shape [288, 48], got [256, 48]");
+                  "audio_codebook_embeddings.weight] expected 288 rows (9 codebooks of 32 ids by "
+                  "config.json), got [256, 48]");
   }
   {
     Edited edited("original");
