@@ -12,7 +12,7 @@
 namespace higgs_rt {
 namespace {
 
-const ExecutorConfig& checked(const ExecutorConfig& config, const EngineSpec& spec) {
+ExecutorConfig checked(const ExecutorConfig& config, const EngineSpec& spec) {
   check_config(config, spec);
   return config;
 }
@@ -42,7 +42,7 @@ Executor::Executor(Engine& engine, Sampler& sampler, const ExecutorConfig& confi
 
 Executor::~Executor() { shutdown(); }
 
-std::uint64_t Executor::submit(Request request, std::shared_ptr<ColumnSink> sink) {
+std::uint64_t Executor::submit(const Request& request, std::shared_ptr<ColumnSink> sink) {
   try {
     check(sink != nullptr, "submit", "sink: expected a receiver, got none");
     check_request(request, impl_->config, impl_->spec);

@@ -49,8 +49,9 @@ class Executor {
 
   // Checks the request and queues it. Returns its id, from 1. Throws kInvalidArgument (names field,
   // value and limit), kResourceExhausted (the queue is full) or kUnavailable (shut down); `sink` is
-  // then never called. `request.output`, `stream` and the chunk sizes are not used here.
-  std::uint64_t submit(Request request, std::shared_ptr<ColumnSink> sink);
+  // then never called. Its first calls may come before submit() returns. `request.output`, `stream`
+  // and the chunk sizes are not used here.
+  std::uint64_t submit(const Request& request, std::shared_ptr<ColumnSink> sink);
   void cancel(std::uint64_t id);  // unknown or finished ids are ignored
   void wake();
   RuntimeStats stats() const;

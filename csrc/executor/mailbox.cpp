@@ -88,6 +88,7 @@ std::vector<std::int32_t> Mailbox::peek_sizes(std::int32_t limit) const {
   const std::scoped_lock lock(mutex_);
   const auto count = std::min(waiting_.size(), static_cast<std::size_t>(limit));
   std::vector<std::int32_t> sizes;
+  sizes.reserve(count);
   for (std::size_t i = 0; i < count; ++i) sizes.push_back(waiting_[i]->size());
   return sizes;
 }

@@ -10,6 +10,7 @@ namespace higgs_rt {
 namespace {
 
 constexpr const char* kSubmit = "submit";
+constexpr std::int64_t kLargestQueue = 1'000'000;
 
 void check_ids(const std::vector<std::int32_t>& ids, std::int32_t limit, const std::string& name) {
   for (std::size_t i = 0; i < ids.size(); ++i) {
@@ -102,7 +103,7 @@ void check_config(const ExecutorConfig& config, const EngineSpec& spec) {
         " codebooks of ", spec.codebook_vocab, " ids, ", spec.kv.num_blocks, " blocks of ",
         spec.kv.block_tokens, " positions");
   check_limit("max_batch", config.max_batch, 1, spec.max_sequences, "max_sequences of the engine");
-  check_limit("max_queue", config.max_queue, 1, 1 << 24, "largest queue");
+  check_limit("max_queue", config.max_queue, 1, kLargestQueue, "largest queue");
   // Every running sequence may have a decode row, and one row more lets a prompt go on.
   check_limit("max_step_tokens", config.max_step_tokens, std::int64_t{config.max_batch} + 1,
               spec.max_rows, "max_batch + 1 .. max_rows of the engine");

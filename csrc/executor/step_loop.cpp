@@ -29,7 +29,7 @@ StepLoop::StepLoop(Engine& engine, Sampler& sampler, const ExecutorConfig& confi
   output_.last_columns = sampler.last_columns();
 }
 
-void StepLoop::run() noexcept {
+void StepLoop::run() {
   try {
     while (mailbox_.wait_for_work(idle_)) {
       const Clock::time_point start = Clock::now();
@@ -143,6 +143,7 @@ void StepLoop::apply_cancels() {
 
 Plan StepLoop::plan_step() const {
   std::vector<SequenceView> running;
+  running.reserve(running_.size());
   for (const SequencePtr& item : running_) {
     running.push_back({item->size(), item->computed, item->blocks.size(), item->sink().paused()});
   }
@@ -156,6 +157,7 @@ std::vector<BatchItem> StepLoop::schedule() {
   const Plan plan = plan_step();
   idle_ = plan.work.empty();
   std::vector<Sequence*> members;
+  members.reserve(running_.size() + static_cast<std::size_t>(plan.admit));
   for (const SequencePtr& item : running_) members.push_back(item.get());
   for (const std::int32_t index : plan.preempt) {
     members[static_cast<std::size_t>(index)]->blocks.clear();

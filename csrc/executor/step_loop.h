@@ -28,7 +28,7 @@ class StepLoop {
 
   // Runs until the mailbox is stopped, then cancels what is left. A failure outside a request's own
   // work stops the mailbox and ends every request with its message.
-  void run() noexcept;
+  void run();
 
  private:
   using SequencePtr = std::unique_ptr<Sequence>;

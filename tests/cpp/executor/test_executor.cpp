@@ -330,6 +330,15 @@ class ThrowingSink : public CollectingSink {
   }
 };
 
+// Breaks the step loop itself.
+class LoopBreakingSink : public CollectingSink {
+ public:
+  bool paused() const override {
+    if (count() == 3) throw std::runtime_error("no answer");
+    return false;
+  }
+};
+
 // Reports the third column of row 0 as failed.
 class FailingSampler : public Sampler {
  public:
@@ -376,6 +385,26 @@ TEST("executor: a throwing sink and logits without a maximum end their own reque
       failed->answer().error,
       "[sampler] column 3: expected logits with a finite maximum, got NaN or nothing above -inf");
   EXPECT_EQ(failed->count(), 3);
+}
+
+TEST("executor: when the loop itself fails, everyone hears of it and nothing more is taken") {
+  Rig rig(roomy_spec(), config(2));
+  std::vector<std::shared_ptr<CollectingSink>> sinks = {std::make_shared<CollectingSink>(),
+                                                        std::make_shared<LoopBreakingSink>(),
+                                                        std::make_shared<CollectingSink>()};
+  {
+    Gate gate(rig.engine);
+    for (const auto& sink : sinks) rig.executor.submit(endless_request(), sink);
+  }
+  const std::string message = "[executor] the step loop failed: no answer";
+  for (const auto& sink : sinks) {
+    REQUIRE(sink->wait());
+    EXPECT_EQ(sink->answer().error, message);
+    EXPECT_EQ(sink->misuse(), "");
+  }
+  EXPECT_THROWS(rig.executor.submit(text_request({1}, 8), sinks[0]), message);
+  EXPECT_EQ(rig.executor.stats().failed, 3);
+  rig.check_clean();
 }
 
 TEST("executor: cancel storms from several threads") {
