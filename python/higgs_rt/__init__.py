@@ -70,7 +70,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 (the protocol of modules)
+def __getattr__(name: str) -> Any:  # the protocol of modules
     if name == "__version__":
         from importlib.metadata import PackageNotFoundError, version
 

@@ -173,6 +173,6 @@ def _prepare_codec(directory: Path) -> None:
     except ImportError as error:
         raise CheckpointError(
             f"[{directory / 'model.pth'}] expected torch, which converts it once "
-            f"(pip install 'higgs_rt[encode]'), got: {error}"
+            f"(pip install 'higgs-rt[voices]'), got: {error}"
         ) from None
     export_decoder_safetensors(directory)

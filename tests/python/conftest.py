@@ -7,25 +7,19 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from safetensors.numpy import load_file, save_file
-
 from higgs_rt.checkpoint import (
     DEMO_DIRECTORY,
     small_codec_config,
     write_random_checkpoint,
     write_random_codec,
 )
+from safetensors.numpy import load_file, save_file
 
 # Helpers beside the tests are imported by name.
 sys.path.insert(0, str(Path(__file__).parent))
 from recordings import make_recording
 
 DATA = Path(__file__).resolve().parent.parent / "data"
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "speech: text to speech to text with the demo model")
-    config.addinivalue_line("markers", "gpu: needs a CUDA device")
 
 
 @pytest.fixture(scope="session")

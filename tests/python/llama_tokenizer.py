@@ -50,7 +50,7 @@ def write_llama_tokenizer(path: Path, without: tuple[str, ...] = ()) -> Path:
     specials = {text: at for text, at in special_tokens().items() if text not in without}
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     begin = "<|begin_of_text|>"
-    tokenizer = {
+    tokenizer: dict[str, object] = {
         "version": "1.0",
         "truncation": None,
         "padding": None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,12 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from click.testing import Result
-from recordings import make_recording
-from typer.testing import CliRunner
-
 from higgs_rt.cli.app import app
 from higgs_rt.speech import SpeechStream
+from recordings import make_recording
+from typer.testing import CliRunner, Result
 
 TEXT = "The sun rises in the east."
 ENDLESS = ["--temperature", "0.5", "--top-k", "2", "--seed", "1"]
@@ -314,10 +311,8 @@ def test_a_closed_pipe(endless_model: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is a full disk")
 def test_a_full_disk(model: list[str]) -> None:
     command = [sys.executable, "-m", "higgs_rt", "speak", TEXT, "-o", "-", *model]
-    with open(os.devnull) as nothing, open("/dev/full", "wb") as full:
-        done = subprocess.run(
-            command, stdin=nothing, stdout=full, stderr=subprocess.PIPE, text=True, check=False
-        )
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
     assert "standard output" in done.stderr
     assert "Traceback" not in done.stderr

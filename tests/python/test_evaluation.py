@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 (typographic characters are the subject)
 """Evaluation: words, error counts, the recogniser on real speech, and what can be wrong."""
 
 from __future__ import annotations
@@ -10,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from numpy.typing import NDArray
-
 from higgs_rt.audio import Audio
 from higgs_rt.errors import HiggsError, InvalidRequestError
 from higgs_rt.evaluation import (
@@ -24,6 +23,7 @@ from higgs_rt.evaluation import (
     spoken_words,
 )
 from higgs_rt.evaluation.recognisers import flat_unigram
+from numpy.typing import NDArray
 
 pytest.importorskip("jiwer")
 

@@ -12,10 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from llama_tokenizer import byte_ids, special_tokens, write_llama_tokenizer
-from numpy.typing import NDArray
-from tokenizers import Tokenizer
-
 from higgs_rt.errors import CheckpointError, InvalidRequestError
 from higgs_rt.prompt import (
     AudioClip,
@@ -30,6 +26,9 @@ from higgs_rt.prompt import (
     num_positions,
     speech_messages,
 )
+from llama_tokenizer import byte_ids, special_tokens, write_llama_tokenizer
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 SYSTEM = "<|start_header_id|>system<|end_header_id|>\n\n"
 USER = "<|start_header_id|>user<|end_header_id|>\n\n"
@@ -297,7 +296,7 @@ def test_the_shortest_prompt_is_the_specified_ids(tokenizer: TextTokenizer) -> N
     expected += [128006, 882, 128007, 271, *hi, 128009]
     expected += [128006, 78191, 128007, 271, 128013]
     for convention in ("original", "transformers"):
-        segments = build_prompt("Hi.", tokenizer, convention=convention)  # type: ignore[arg-type]
+        segments = build_prompt("Hi.", tokenizer, convention=convention)
         assert expanded_ids(segments, tokenizer) == expected
 
 

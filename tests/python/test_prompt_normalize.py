@@ -1,12 +1,12 @@
+# ruff: noqa: RUF001 (typographic characters are the subject)
 """Text normalisation, rule by rule in the specified order (spec 4.6)."""
 
 from __future__ import annotations
 
 import pytest
+from higgs_rt.prompt import normalize_text, speaker_tags
 from hypothesis import given
 from hypothesis import strategies as st
-
-from higgs_rt.prompt import normalize_text, speaker_tags
 
 
 @pytest.mark.parametrize(

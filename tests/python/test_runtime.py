@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-
 from higgs_rt import (
     AudioError,
     CancelledError,
@@ -33,6 +31,7 @@ from higgs_rt import (
 )
 from higgs_rt.request import estimated_seconds
 from higgs_rt.voices import write_voice
+from numpy.typing import NDArray
 
 TEXT = "The sun rises in the east."
 GREEDY: dict[str, Any] = {"temperature": 0.0, "ras_window": 0}

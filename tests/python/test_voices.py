@@ -10,9 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from recordings import make_recording
-from safetensors.numpy import save_file
-
 from higgs_rt.audio import prepare_reference
 from higgs_rt.checkpoint import small_codec_config, write_random_codec
 from higgs_rt.errors import AudioError, CheckpointError, InvalidRequestError, VoiceError
@@ -24,6 +21,8 @@ from higgs_rt.voices import (
     write_voice,
 )
 from higgs_rt.voices.package import main as package_main
+from recordings import make_recording
+from safetensors.numpy import save_file
 
 TEXT = "The sun rises in the east."
 
@@ -324,4 +323,4 @@ except VoiceError as error:
     shown = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     ).stdout
-    assert "higgs_rt[encode]" in shown
+    assert "higgs-rt[voices]" in shown

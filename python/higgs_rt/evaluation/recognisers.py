@@ -61,7 +61,7 @@ class PocketSphinx:
             import pocketsphinx
         except ImportError as error:
             raise HiggsError(
-                "[recogniser] expected pocketsphinx (pip install 'higgs_rt[evaluate]'), "
+                "[recogniser] expected pocketsphinx (pip install 'higgs-rt[evaluate]'), "
                 f"got: {error}"
             ) from None
         vocabulary = sorted(set(words))
@@ -122,7 +122,7 @@ class TransformersRecogniser:
             ) from None
         try:
             self._pipeline: Any = pipeline("automatic-speech-recognition", model=model)
-        except Exception as error:  # noqa: BLE001 (many kinds: no such model here)
+        except Exception as error:  # many kinds: no such model here
             first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             raise HiggsError(
                 f"[recogniser transformers:{model}] expected a speech recognition model, "

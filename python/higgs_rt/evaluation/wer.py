@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 (typographic characters are the subject)
 """Word error rate of transcripts against the texts that were spoken."""
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def score(references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str
         import jiwer
     except ImportError as error:
         raise HiggsError(
-            f"[evaluate] expected jiwer (pip install 'higgs_rt[evaluate]'), got: {error}"
+            f"[evaluate] expected jiwer (pip install 'higgs-rt[evaluate]'), got: {error}"
         ) from None
     result = jiwer.process_words(
         [" ".join(words) for words in references], [" ".join(words) for words in hypotheses]

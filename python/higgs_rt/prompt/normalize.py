@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 (typographic characters are the subject)
 """Text normalisation of the original command line, in its order (spec 4.6). Pure functions."""
 
 from __future__ import annotations

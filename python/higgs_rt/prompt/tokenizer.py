@@ -61,7 +61,7 @@ class TextTokenizer:
             raise CheckpointError(f"[{path}] expected a tokenizer file, got none")
         try:
             tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # noqa: BLE001 (the library raises bare Exception)
+        except Exception as error:  # the library raises bare Exception
             raise CheckpointError(f"[{path}] expected a tokenizer.json, got: {error}") from None
         return cls(tokenizer, str(path))
 

@@ -76,7 +76,7 @@ class VoiceEncoder:
             except ImportError as error:
                 raise VoiceError(
                     "[voices] expected torch, which encodes recordings "
-                    f"(pip install 'higgs_rt[encode]'), got: {error}"
+                    f"(pip install 'higgs-rt[voices]'), got: {error}"
                 ) from None
             self._encoder = CodecEncoder.load(self.codec_dir)
         return self._encoder

@@ -118,9 +118,9 @@ def _read_tensor(name: str, path: Path, entry: dict[str, Any], begin: int) -> Ta
         raise CheckpointError(f"[{path}:{name}] expected {size} bytes, got {len(data)}")
     if dtype == "BF16":
         bits = np.frombuffer(data, "<u2").astype("<u4") << np.uint32(16)
-        return bits.view("<f4").reshape(shape)
+        return np.asarray(bits.view("<f4").reshape(shape), np.float32)
     stored = np.frombuffer(data, "<f4" if dtype == "F32" else "<f2")
-    return stored.astype("<f4").reshape(shape)
+    return np.asarray(stored.reshape(shape), np.float32)
 
 
 def _pickle_reader(directory: Path) -> Reader:
