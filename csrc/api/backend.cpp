@@ -6,7 +6,7 @@
 
 namespace higgs_rt {
 
-Backend load_backend(const RuntimeConfig& config, std::int32_t max_logit_rows) {
+Backend load_backend(const RuntimeConfig& config, std::int32_t max_sequences) {
   validate(config);
   Backend backend;
   backend.device = make_device(config.device);
@@ -14,7 +14,7 @@ Backend load_backend(const RuntimeConfig& config, std::int32_t max_logit_rows) {
   LoadedEngine loaded = load_engine({.model_dir = config.model_dir,
                                      .backend = config.backend,
                                      .max_rows = config.max_step_tokens,
-                                     .max_sequences = max_logit_rows,
+                                     .max_sequences = max_sequences,
                                      .max_positions = config.max_sequence,
                                      .block_tokens = config.block_tokens,
                                      .num_blocks = config.num_blocks},

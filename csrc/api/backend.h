@@ -19,9 +19,8 @@ struct Backend {
   ModelInfo info;  // without the fields of the codec
 };
 
-// Throws Error that names the field, file or tensor at fault. `max_logit_rows`: logits that one
-// step may ask for.
-Backend load_backend(const RuntimeConfig& config, std::int32_t max_logit_rows);
+// Throws Error that names the field, file or tensor at fault. `max_sequences`: of one step.
+Backend load_backend(const RuntimeConfig& config, std::int32_t max_sequences);
 
 // Operations on the backend's device, for the codec.
 std::unique_ptr<Ops> make_ops(Device& device, ThreadPool& pool);

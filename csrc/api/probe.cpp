@@ -20,8 +20,7 @@ struct Probe::Impl {
                .max_queue = 1,
                .max_step_tokens = config.max_step_tokens,
                .max_sequence = config.max_sequence},
-        // Every row of a step may be a column whose logits are wanted.
-        backend(load_backend(config, config.max_step_tokens)),
+        backend(load_backend(config, 1)),
         spec(backend.engine->spec()),
         last_column(backend.device->allocate(static_cast<std::size_t>(spec.num_codebooks) *
                                              sizeof(std::int32_t))) {}

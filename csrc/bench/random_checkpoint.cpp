@@ -22,8 +22,8 @@ class TensorFile {
  public:
   TensorFile(DType dtype, std::uint64_t seed) : dtype_(dtype), random_(seed) {}
 
-  // Uniform with standard deviation `deviation` around `mean`. Of every `period` rows the last is
-  // zero; 0: none.
+  // Uniform with standard deviation `deviation` around `mean`. Of every `period` rows the last
+  // two are zero; 0: none.
   void add(const std::string& name, Shape shape, double deviation, double mean = 0,
            std::int64_t period = 0) {
     items_.push_back({name, std::move(shape), deviation, mean, period});
@@ -84,9 +84,11 @@ class TensorFile {
 
   static std::vector<float> zeroed(const Item& item, const std::vector<float>& block) {
     const auto width = static_cast<std::size_t>(item.shape[1]);
+    const auto period = static_cast<std::size_t>(item.period);
     std::vector<float> all(static_cast<std::size_t>(num_elements(item.shape)));
     for (std::size_t i = 0; i < all.size(); ++i) {
-      const bool zero = (i / width + 1) % static_cast<std::size_t>(item.period) == 0;
+      const std::size_t row = i / width % period;
+      const bool zero = row + 2 >= period;
       all[i] = zero ? 0.0F : block[i % block.size()];
     }
     return all;

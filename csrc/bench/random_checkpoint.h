@@ -18,7 +18,8 @@ struct RandomLmShape {
   std::int32_t vocab = 320;
   std::int32_t codebook_size = 30;  // without BOS and EOS
   std::int32_t num_codebooks = 8;
-  // Zero EOS rows in the head: greedy streams and streams with a small top_k never end.
+  // Zero BOS and EOS rows in the head: greedy streams, and streams with a small top_k and without
+  // RAS, never end and have a frame in every column.
   bool endless = false;
 };
 
