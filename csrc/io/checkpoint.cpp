@@ -85,6 +85,7 @@ const Checkpoint::Place& Checkpoint::at(const std::string& name) const {
 
 std::vector<std::string> Checkpoint::names() const {
   std::vector<std::string> out;
+  out.reserve(places_.size());
   for (const auto& [name, place] : places_) out.push_back(name);
   return out;
 }

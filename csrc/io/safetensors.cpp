@@ -17,12 +17,12 @@ constexpr std::size_t kMaxHeaderBytes = 100'000'000;  // the format's own limit
 
 // Bytes of one element; 0 for a type that the format does not have or that is not whole bytes.
 std::size_t element_bytes(const std::string& dtype) {
-  static const std::map<std::string, std::size_t> kBytes = {
+  static const std::map<std::string, std::size_t> bytes = {
       {"F64", 8}, {"I64", 8}, {"U64", 8},  {"F32", 4},     {"I32", 4},
       {"U32", 4}, {"F16", 2}, {"BF16", 2}, {"I16", 2},     {"U16", 2},
       {"I8", 1},  {"U8", 1},  {"BOOL", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1}};
-  const auto found = kBytes.find(dtype);
-  return found == kBytes.end() ? 0 : found->second;
+  const auto found = bytes.find(dtype);
+  return found == bytes.end() ? 0 : found->second;
 }
 
 std::vector<std::int64_t> non_negative(const Json* list) {

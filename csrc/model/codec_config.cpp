@@ -9,6 +9,8 @@ namespace higgs_rt {
 
 namespace {
 
+constexpr std::int64_t kMaxFrameSamples = 1'000'000;
+
 void read_transformers(const JsonObject& root, CodecConfig& config) {
   config.layout = Layout::kTransformers;
   config.codebook_size = root.positive("codebook_size");
@@ -42,7 +44,8 @@ void check_ratios(const JsonObject& root, const CodecConfig& config) {
     divisor *= 2;
     hop *= ratio;
   }
-  check(hop <= 1 << 20, root.where().c_str(), "expected at most 2^20 samples a frame, got ", hop);
+  check(hop <= kMaxFrameSamples, root.where().c_str(), "expected at most ", kMaxFrameSamples,
+        " samples a frame, got ", hop);
   check(config.decoder_hidden % divisor == 0, root.where().c_str(),
         "expected a decoder width divisible by ", divisor, ", got ", config.decoder_hidden);
 }
@@ -64,7 +67,7 @@ std::string original_decoder_name(const std::string& rest, std::int32_t num_bloc
   // res_unitN.{snake1,conv1,snake2,conv2}.…, N = 1..3 in places 2..4
   const std::string inner = part.substr(10);
   const std::string step = inner.substr(0, inner.find('.'));
-  const int index = (step.ends_with("2") ? 2 : 0) + (step.starts_with("conv") ? 1 : 0);
+  const int index = (step.ends_with('2') ? 2 : 0) + (step.starts_with("conv") ? 1 : 0);
   return base + std::to_string(part[8] - '0' + 1) + ".block." + std::to_string(index) +
          inner.substr(step.size());
 }
@@ -106,7 +109,7 @@ CodecConfig read_codec_config(const Checkpoint& checkpoint) {
   while (checkpoint.contains(projection(config.num_codebooks))) ++config.num_codebooks;
   for (const std::string& name : checkpoint.names()) {
     if (!name.starts_with(layers) || !name.ends_with(".project_out.weight")) continue;
-    const std::int32_t index = std::atoi(name.c_str() + layers.size());
+    const long index = std::strtol(name.c_str() + layers.size(), nullptr, 10);
     if (index >= config.num_codebooks) checkpoint.shape(projection(config.num_codebooks));
   }
   const Shape& shape = checkpoint.shape(projection(0));

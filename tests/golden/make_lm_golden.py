@@ -24,10 +24,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import HiggsAudioV2ForConditionalGeneration
-
 from higgs_rt.checkpoint.random_checkpoint import write_random_checkpoint
 from higgs_rt.checkpoint.safetensors_file import FloatArray, write_safetensors
+from transformers import HiggsAudioV2ForConditionalGeneration
 
 COMMON: dict[str, Any] = {"vocab": 300, "codebook_size": 30, "num_codebooks": 8}
 MODELS: dict[str, dict[str, Any]] = {
@@ -62,7 +61,8 @@ def reference_logits(directory: Path, text: list[int], columns: list[list[int]])
     """fp32 logits [positions, codebooks, vocabulary] of the transformers model."""
     model = HiggsAudioV2ForConditionalGeneration.from_pretrained(
         directory, dtype=torch.float32, attn_implementation="eager"
-    ).eval()
+    )
+    model.eval()  # type: ignore[no-untyped-call]
     audio_id = model.config.audio_token_id
     ids = torch.tensor([[audio_id if token < 0 else token for token in text]])
     with torch.no_grad():

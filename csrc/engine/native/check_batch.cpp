@@ -38,7 +38,8 @@ void check_sizes(const StepBatch& batch, const EngineSpec& spec) {
   check_size("audio_offset", batch.audio_offset.size(), sequences + 1);
   check(batch.columns.size() % static_cast<std::size_t>(spec.num_codebooks) == 0, kWhere,
         "expected columns of ", spec.num_codebooks, " ids, got ", batch.columns.size(), " ids");
-  check(batch.columns.size() <= static_cast<std::size_t>(spec.max_rows * spec.num_codebooks),
+  check(batch.columns.size() <=
+            static_cast<std::size_t>(spec.max_rows) * static_cast<std::size_t>(spec.num_codebooks),
         kWhere, "expected at most ", spec.max_rows, " columns, got ", batch.columns.size(), " ids");
   const auto hidden = static_cast<std::size_t>(spec.hidden_size);
   check(batch.table_rows.size() % hidden == 0 &&
