@@ -190,6 +190,26 @@ TEST("sample_row: equal logits stay together under top-k, and from the lowest id
   for (std::size_t i = 0; i < 8; ++i) EXPECT_EQ(flat.weights[i] > 0, i < 1);
 }
 
+TEST("sample_row: top-k and top-p are exact to the last bit") {
+  Row close{{2, std::nextafter(2.0f, 0.0f), 1}};
+  close.sample({1.0f, 1, 1.0f}, 0);
+  EXPECT(close.weights[0] > 0 && close.weights[1] == 0);
+
+  // Limits p * total between kOne and kOne + 1: the mass before id 1, kOne, is still below them.
+  int met = 0;
+  for (int i = 0; i < 2000; ++i) {
+    Row row{{0.0f, -0.001f * static_cast<float>(i + 1)}};
+    const double total = double{portable::kOne} + portable::exp_weight(row.logits[1]);
+    const auto p = static_cast<float>(portable::kOne / total);
+    const double limit = p * total;
+    if (limit <= portable::kOne || limit >= double{portable::kOne} + 1) continue;
+    ++met;
+    row.sample({1.0f, 0, p}, 0);
+    EXPECT(row.weights[1] > 0);
+  }
+  EXPECT(met > 10);
+}
+
 TEST("sample_row: greedy takes the largest logit, the lowest id of equals, whatever the draw") {
   Row row{{-3, 7, 1, 7, -kInf, 6}};
   for (const std::uint32_t random : {0u, 12345u, (1u << 24) - 1}) {
