@@ -188,7 +188,7 @@ class Pair:
             str(self.directory), codec_dir="none", max_batch=4, max_sequence=512
         )
 
-    @cache  # noqa: B019: a pair lives as long as the test session
+    @cache  # noqa: B019 - a pair lives as long as the module's tests
     def reference(self, dtype: str = "float32") -> Any:
         model = transformers.HiggsAudioV2ForConditionalGeneration.from_pretrained(
             self.reference_directory, dtype=getattr(torch, dtype), attn_implementation="eager"
