@@ -85,6 +85,47 @@ struct Rig {
   Executor executor;
 };
 
+// 256 blocks of 4 positions.
+EngineSpec roomy_spec();
+// Sequences of at most 200 positions, 16 rows a step.
+ExecutorConfig small_config(std::int32_t max_batch = 4, std::int32_t max_queue = 256);
+// 3 text ids and 190 columns, greedy.
+Request long_request();
+// The code of the Error that `body` throws; it is a failure when it throws none.
+ErrorCode code_of(const std::function<void()>& body);
+
+// Holds the step thread inside forward() until release(). Set up while the engine is idle.
+class Gate {
+ public:
+  explicit Gate(FakeEngine& engine) {
+    engine.before_step = [state = state_](const StepBatch&) {
+      std::unique_lock lock(state->mutex);
+      state->reached = true;
+      state->changed.notify_all();
+      state->changed.wait(lock, [&] { return state->open; });
+    };
+  }
+  ~Gate() { release(); }
+  void wait_reached() {
+    std::unique_lock lock(state_->mutex);
+    state_->changed.wait(lock, [&] { return state_->reached; });
+  }
+  void release() {
+    const std::scoped_lock lock(state_->mutex);
+    state_->open = true;
+    state_->changed.notify_all();
+  }
+
+ private:
+  struct State {
+    std::mutex mutex;
+    std::condition_variable changed;
+    bool reached = false;
+    bool open = false;
+  };
+  std::shared_ptr<State> state_ = std::make_shared<State>();
+};
+
 // Compares with reference_answer(); a cancelled request must have a prefix.
 void expect_reference(const CollectingSink& sink, const Request& request, const EngineSpec& spec,
                       bool may_be_cancelled = false);

@@ -178,6 +178,29 @@ std::string CollectingSink::misuse() const {
   return misuse_;
 }
 
+EngineSpec roomy_spec() { return small_spec({.block_tokens = 4, .num_blocks = 256}); }
+
+ExecutorConfig small_config(std::int32_t max_batch, std::int32_t max_queue) {
+  return {
+      .max_batch = max_batch, .max_queue = max_queue, .max_step_tokens = 16, .max_sequence = 200};
+}
+
+Request long_request() {
+  Request request = text_request({1, 2, 3}, 190);
+  request.sampling.temperature = 0;
+  return request;
+}
+
+ErrorCode code_of(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    return error.code();
+  }
+  report(__FILE__, __LINE__, "expected an Error");
+  return ErrorCode::kInternal;
+}
+
 Rig::Rig(const EngineSpec& spec, const ExecutorConfig& config)
     : engine(spec),
       sampler(make_cpu_sampler({config.max_batch, spec.num_codebooks, spec.codebook_vocab})),

@@ -1,0 +1,137 @@
+#include <stdexcept>
+#include <utility>
+
+#include "check.h"
+#include "executor/support.h"
+
+using namespace higgs_rt;
+using namespace higgs_rt::testing;
+
+TEST("executor: an engine error ends the request that caused it and no other") {
+  Rig rig(roomy_spec(), small_config());
+  rig.engine.poison = 66;
+  std::vector<std::pair<Request, std::shared_ptr<CollectingSink>>> all;
+  Gate gate(rig.engine);
+  for (std::uint64_t i = 0; i < 6; ++i) {
+    const std::int32_t id = i == 1 || i == 4 ? 66 : 3;
+    all.emplace_back(text_request({1, 2, id, 2}, 30, i), std::make_shared<CollectingSink>());
+    rig.executor.submit(all.back().first, all.back().second);
+  }
+  gate.release();
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const auto& [request, sink] = all[i];
+    REQUIRE(sink->wait());
+    if (i == 1 || i == 4) {
+      EXPECT(sink->answer().reason == FinishReason::kError);
+      EXPECT_EQ(sink->answer().error, "[fake_engine] expected no text id 66");
+    } else {
+      expect_reference(*sink, request, rig.engine.spec());
+    }
+  }
+  EXPECT_EQ(rig.executor.stats().failed, 2);
+  rig.check_clean();
+}
+
+TEST("executor: a step that fails for unknown reasons fails its requests, and later ones run") {
+  Rig rig(roomy_spec(), small_config());
+  rig.engine.before_step = [&, armed = true](const StepBatch&) mutable {
+    if (std::exchange(armed, false)) throw std::runtime_error("device lost");
+  };
+  const auto first = std::make_shared<CollectingSink>();
+  const auto second = std::make_shared<CollectingSink>();
+  rig.executor.submit(long_request(), first);
+  REQUIRE(first->wait());
+  EXPECT_EQ(first->answer().error, "device lost");
+  rig.executor.submit(text_request({1, 2}, 20), second);
+  REQUIRE(second->wait());
+  expect_reference(*second, text_request({1, 2}, 20), rig.engine.spec());
+  rig.check_clean();
+}
+
+namespace {
+
+// A sink that breaks its promise not to throw.
+class ThrowingSink : public CollectingSink {
+ public:
+  void on_column(std::span<const std::int32_t> column, bool ended) override {
+    CollectingSink::on_column(column, ended);
+    if (count() == 4) throw std::runtime_error("sink is broken");
+  }
+};
+
+// Breaks the step loop itself.
+class LoopBreakingSink : public CollectingSink {
+ public:
+  bool paused() const override {
+    if (count() == 3) throw std::runtime_error("no answer");
+    return false;
+  }
+};
+
+// Reports the third column of row 0 as failed.
+class FailingSampler : public Sampler {
+ public:
+  explicit FailingSampler(std::unique_ptr<Sampler> inner) : inner_(std::move(inner)) {}
+  void open_row(std::int32_t row, const SamplingParams& params,
+                std::span<const std::int32_t> history) override {
+    inner_->open_row(row, params, history);
+  }
+  void advance(const float* logits, std::span<const std::int32_t> rows) override {
+    inner_->advance(logits, rows);
+  }
+  void fetch(std::span<std::int32_t> columns, std::span<SampledRow> sampled) override {
+    inner_->fetch(columns, sampled);
+    if (++fetches_ == 3) sampled[0].failed = sampled[0].finished = true;
+  }
+  const std::int32_t* last_columns() const override { return inner_->last_columns(); }
+
+ private:
+  std::unique_ptr<Sampler> inner_;
+  int fetches_ = 0;
+};
+
+}  // namespace
+
+TEST("executor: a throwing sink and logits without a maximum end their own request") {
+  Rig rig(roomy_spec(), small_config());
+  const auto broken = std::make_shared<ThrowingSink>();
+  const auto good = std::make_shared<CollectingSink>();
+  rig.executor.submit(long_request(), broken);
+  rig.executor.submit(long_request(), good);
+  REQUIRE(broken->wait() && good->wait());
+  EXPECT_EQ(broken->answer().error, "[executor] on_column threw: sink is broken");
+  expect_reference(*good, long_request(), rig.engine.spec());
+  rig.check_clean();
+
+  const EngineSpec spec = roomy_spec();
+  FakeEngine engine(spec);
+  FailingSampler sampler(make_cpu_sampler({4, spec.num_codebooks, spec.codebook_vocab}));
+  Executor executor(engine, sampler, small_config());
+  const auto failed = std::make_shared<CollectingSink>();
+  executor.submit(long_request(), failed);
+  REQUIRE(failed->wait());
+  EXPECT_EQ(
+      failed->answer().error,
+      "[sampler] column 3: expected logits with a finite maximum, got NaN or nothing above -inf");
+  EXPECT_EQ(failed->count(), 3);
+}
+
+TEST("executor: when the loop itself fails, everyone hears of it and nothing more is taken") {
+  Rig rig(roomy_spec(), small_config(2));
+  std::vector<std::shared_ptr<CollectingSink>> sinks = {std::make_shared<CollectingSink>(),
+                                                        std::make_shared<LoopBreakingSink>(),
+                                                        std::make_shared<CollectingSink>()};
+  {
+    Gate gate(rig.engine);
+    for (const auto& sink : sinks) rig.executor.submit(long_request(), sink);
+  }
+  const std::string message = "[executor] the step loop failed: no answer";
+  for (const auto& sink : sinks) {
+    REQUIRE(sink->wait());
+    EXPECT_EQ(sink->answer().error, message);
+    EXPECT_EQ(sink->misuse(), "");
+  }
+  EXPECT_THROWS(rig.executor.submit(text_request({1}, 8), sinks[0]), message);
+  EXPECT_EQ(rig.executor.stats().failed, 3);
+  rig.check_clean();
+}
