@@ -91,6 +91,17 @@ def build_codec() -> TrainableCodec:
     return codec
 
 
+def load_weights(codec: TrainableCodec, path: Path) -> None:
+    """Loads ``codec.pt``, or the shipped ``model.safetensors``."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        state = {name: tensor.float() for name, tensor in load_file(path).items()}
+    else:
+        state = torch.load(path, map_location="cpu")
+    codec.core.load_state_dict(state)
+
+
 def round_to_bf16(codec: TrainableCodec) -> None:
     """Rounds every weight to the nearest bf16, keeping fp32 storage."""
     with torch.no_grad():
@@ -149,16 +160,14 @@ def main() -> None:
         print(line, flush=True)
         print(line, file=log_file, flush=True)
 
-    text = args.lines.read_text(encoding="utf-8")
-    lines = [(v, t) for v, t in (row.split("\t") for row in text.splitlines())]
-    processes = start_workers(lines, args.audio, args.workers, args.chunk, args.flite)
+    processes = start_workers(args.lines, args.audio, args.workers, args.chunk, args.flite)
     device = torch.device(args.device)
     torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     codec = build_codec()
     if args.resume:
-        codec.core.load_state_dict(torch.load(args.resume))
+        load_weights(codec, args.resume)
     codec.to(device)
     log(f"{sum(p.numel() for p in codec.core.parameters()) / 1e6:.2f} M parameters on {device}")
     use_fft = True
@@ -171,7 +180,7 @@ def main() -> None:
     clips = Clips(args.audio)
     pool = AudioPool(torch.zeros(int(args.pool_hours * 3600 * 24_000), dtype=torch.int16, device=device))
     while len(clips.chunks) < args.first_chunks:
-        if not any(p.is_alive() for p in processes) and not clips.poll(1):
+        if all(p.poll() is not None for p in processes) and not clips.poll(1):
             raise RuntimeError(f"[stage_codec] expected {args.first_chunks} chunks, got {len(clips.chunks)}")
         for samples in clips.poll(args.first_chunks - len(clips.chunks)):
             pool.append(samples)

@@ -8,8 +8,8 @@ unknown).
 
 from __future__ import annotations
 
-import multiprocessing
-from multiprocessing.process import BaseProcess
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -62,10 +62,29 @@ def speak_chunk(flite: Flite, lines: list[tuple[str, str]], first: int, out: Pat
     partial.rename(out)
 
 
-def _work(
-    worker: int, workers: int, lines: list[tuple[str, str]], chunk: int, out: Path, folder: Path | None
-) -> None:
-    flite = Flite(folder)
+def start_workers(
+    lines: Path, out: Path, workers: int, chunk: int = 500, folder: Path | None = None
+) -> list[subprocess.Popen[bytes]]:
+    """Starts this module once per worker; finished chunks appear in `out` as ``chunk_NNNN.npz``.
+
+    Chunks that are there already are not made again. `folder` holds flite's libraries, if not the system.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    processes = []
+    for worker in range(workers):
+        command = [sys.executable, __file__, str(lines), str(out), str(worker), str(workers)]
+        command += [str(chunk)] + ([str(folder)] if folder else [])
+        processes.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+    return processes
+
+
+def main(arguments: list[str]) -> None:
+    """Arguments: lines file, out folder, worker, workers, chunk size[, flite folder]."""
+    text = Path(arguments[0]).read_text(encoding="utf-8")
+    lines = [(v, t) for v, t in (row.split("\t") for row in text.splitlines())]
+    out = Path(arguments[1])
+    worker, workers, chunk = (int(value) for value in arguments[2:5])
+    flite = Flite(Path(arguments[5]) if len(arguments) > 5 else None)
     for number in range(worker, -(-len(lines) // chunk), workers):
         path = out / f"chunk_{number:04d}.npz"
         if not path.exists():
@@ -73,16 +92,5 @@ def _work(
             speak_chunk(flite, lines[first : first + chunk], first, path)
 
 
-def start_workers(
-    lines: list[tuple[str, str]], out: Path, workers: int, chunk: int = 500, folder: Path | None = None
-) -> list[BaseProcess]:
-    """Starts the workers; finished chunks appear in `out` as ``chunk_NNNN.npz``. Resumes where it stopped."""
-    out.mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context("spawn")
-    processes: list[BaseProcess] = []
-    for worker in range(workers):
-        process = context.Process(target=_work, args=(worker, workers, lines, chunk, out, folder))
-        process.daemon = True
-        process.start()
-        processes.append(process)
-    return processes
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -99,16 +99,19 @@ class FusedSnake(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(x, alpha)
-        return FusedSnake.forward_kernel(x, alpha)
+        return FusedSnake.forward_kernel(x, alpha.detach())
 
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
         x, alpha = ctx.saved_tensors
-        return FusedSnake.backward_kernel(x, alpha, g.contiguous())
+        return FusedSnake.backward_kernel(x, alpha.detach(), g.contiguous())
 
 
 def compile_snake() -> None:
     """Compiles the snake kernels with torch.compile (CUDA); without the call they run as written."""
+    import torch._dynamo
+
+    torch._dynamo.config.recompile_limit = 64  # one kernel per width, where widths stay static
     FusedSnake.forward_kernel = staticmethod(torch.compile(_snake, dynamic=True))
     FusedSnake.backward_kernel = staticmethod(torch.compile(_snake_gradients, dynamic=True))
 
