@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
 from higgs_rt import (
     AudioError,
     CancelledError,
@@ -29,9 +33,9 @@ from higgs_rt import (
     Voice,
     VoiceError,
 )
+from higgs_rt.checkpoint import small_codec_config, write_random_checkpoint, write_random_codec
 from higgs_rt.request import estimated_seconds
 from higgs_rt.voices import write_voice
-from numpy.typing import NDArray
 
 TEXT = "The sun rises in the east."
 GREEDY: dict[str, Any] = {"temperature": 0.0, "ras_window": 0}
@@ -233,12 +237,27 @@ def test_a_cancelled_request_says_so(endless: Runtime) -> None:
         request.result()
 
 
-def test_interrupting_a_wait_cancels(endless: Runtime) -> None:
+def test_interrupting_a_wait_cancels_that_request_only(endless: Runtime) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
+    other = endless.submit(TEXT, **{**LONG, "max_seconds": 20})
     with pytest.raises(KeyboardInterrupt):
         endless.submit(TEXT, **LONG).result(progress=interrupt, period=0.02)
+    with pytest.warns(LengthStopWarning):
+        assert other.result().finish == "length"
+    until(lambda: endless.stats.cancelled == 1 and endless.stats.running == 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_signal_interrupts_speak(endless: Runtime) -> None:
+    until(lambda: endless.stats.running == 0)
+    timer = threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        endless.speak(TEXT, **LONG)
+    assert time.monotonic() - begin < 5
     until(lambda: endless.stats.cancelled == 1 and endless.stats.running == 0)
 
 
@@ -374,6 +393,19 @@ def test_loading_names_what_is_missing(tmp_path: Path, random_model: Path) -> No
         Runtime.load(random_model, max_batch=0)
     with pytest.raises(InvalidRequestError, match=r"\[convention\]"):
         Runtime.load(random_model, convention="llama")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("layout", ["original", "transformers"])
+def test_both_layouts_load(tmp_path: Path, runtime: Runtime, layout: Any) -> None:
+    codec = small_codec_config()
+    write_random_checkpoint(tmp_path, vocab=320, codebook_size=codec.codebook_size, layout=layout)
+    write_random_codec(tmp_path / "codec", codec, layout=layout)
+    with Runtime.load(tmp_path, threads=1) as loaded:
+        assert loaded.info.layout == layout
+        speech = loaded.speak(TEXT, seed=3)
+    expected = runtime.speak(TEXT, seed=3)  # the same numbers in the other files
+    np.testing.assert_array_equal(speech.columns, expected.columns)
+    np.testing.assert_allclose(speech.samples, expected.samples, atol=1e-5)
 
 
 def test_information(runtime: Runtime, random_model: Path) -> None:

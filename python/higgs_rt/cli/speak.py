@@ -124,7 +124,9 @@ def _deliver(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the final report tells
             while True:
-                made = max(request.seconds, runtime.stats.columns / runtime.frame_rate)
+                # The only request of this runtime; its first and last columns carry no frame.
+                frames = runtime.stats.columns - runtime.info.num_codebooks - 1
+                made = max(request.seconds, frames / runtime.frame_rate)
                 passed = time.monotonic() - begin
                 factor = f", real-time factor {passed / made:.2f}" if made else ""
                 status.update(f"{made:.1f} s of speech in {passed:.1f} s{factor}")
