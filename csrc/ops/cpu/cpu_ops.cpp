@@ -9,8 +9,8 @@ namespace higgs_rt {
 
 namespace {
 
-// Multiply-adds that one thread does in the time that a hand-over takes (about a microsecond).
-constexpr std::int64_t kMinWork = 48 * 1024;
+// Multiply-adds that one thread does while work is handed to another: one or two microseconds.
+constexpr std::int64_t kMinWork = 192 * 1024;
 
 void expect_form(const char* op, const char* name, const TensorView& view, bool dtype_ok,
                  const char* dtypes, const Shape& shape) {

@@ -45,8 +45,8 @@ class CpuOps final : public Ops {
   // zeros stand before x[c, 0], and step 0 with tap offset 0 reads that far to the left of x.
   void run_conv(ConvArgs args, const TensorView& x, std::int64_t left, std::int64_t steps,
                 std::int64_t outputs);
-  // parallel_for over items that cost `cost` multiply-adds each, with a grain below which handing
-  // work to another thread costs more than it saves.
+  // parallel_for over items that take as long as `cost` multiply-adds each, with a grain below
+  // which handing work to another thread costs more than it saves.
   template <class Body>
   void parallel(std::int64_t count, std::int64_t cost, const Body& body) {
     pool_.parallel_for(count, grain_for(cost), body);

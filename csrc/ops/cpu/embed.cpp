@@ -62,7 +62,7 @@ void CpuOps::embed_columns(const TensorView& table, const TensorView& columns,
     check_internal(ids[i] >= 0 && ids[i] < vocab, "embed_columns", "columns: expected 0..",
                    vocab - 1, ", got ", ids[i]);
   }
-  parallel(rows, codebooks * size, [&](std::int64_t begin, std::int64_t end) {
+  parallel(rows, 4 * codebooks * size, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
       for (std::int64_t k = 0; k < codebooks; ++k) {
         add_row(kernels_, table, k * vocab + ids[r * codebooks + k], k == 0,

@@ -33,7 +33,7 @@ struct ConvArgs {
   std::int64_t w_channel;
   std::int64_t w_tap;
   const float* bias;      // [O]
-  const float* residual;  // [O, out_times] or null
+  const float* residual;  // [O, out_times] or null; only with one phase
   float* out;             // [O, out_times]
   std::int64_t out_times;
   std::int64_t channels;

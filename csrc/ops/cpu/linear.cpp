@@ -20,9 +20,11 @@ void CpuOps::linear(const TensorView& x, const TensorView& weight, const TensorV
   // Outputs go by eight, the height of the tiles.
   constexpr std::int64_t kTile = 8;
   const std::int64_t tiles = (outputs + kTile - 1) / kTile;
-  parallel(tiles, kTile * inputs * rows, [&](std::int64_t begin, std::int64_t end) {
-    kernel(args, begin * kTile, std::min(end * kTile, outputs));
-  });
+  // A weight takes as long to fetch as a few multiply-adds, however few rows it meets.
+  parallel(tiles, kTile * inputs * std::max<std::int64_t>(rows, 4),
+           [&](std::int64_t begin, std::int64_t end) {
+             kernel(args, begin * kTile, std::min(end * kTile, outputs));
+           });
 }
 
 }  // namespace higgs_rt

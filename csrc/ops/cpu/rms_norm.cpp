@@ -12,7 +12,7 @@ void CpuOps::rms_norm(const TensorView& x, const TensorView& weight, float eps,
 
   const float* in = x.as<float>();
   float* result = out.as<float>();
-  parallel(rows, 4 * size, [&](std::int64_t begin, std::int64_t end) {
+  parallel(rows, 16 * size, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
       if (weight.dtype == DType::kF32) {
         kernels_.rms_norm_f32(in + r * size, weight.as<float>(), eps, result + r * size, size);

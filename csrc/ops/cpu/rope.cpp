@@ -17,7 +17,7 @@ void CpuOps::rope(const TensorView& x, const TensorView& positions, const Tensor
     check_internal(position[r] >= 0 && position[r] < table.dim(0), "rope",
                    "positions: expected 0..", table.dim(0) - 1, ", got ", position[r]);
   }
-  parallel(rows, 4 * heads * dim, [&](std::int64_t begin, std::int64_t end) {
+  parallel(rows, 16 * heads * dim, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
       const float* angles = table.as<float>() + position[r] * dim;
       for (std::int64_t h = 0; h < heads; ++h) {

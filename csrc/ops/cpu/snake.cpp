@@ -9,7 +9,7 @@ void CpuOps::snake(const TensorView& x, const TensorView& alpha, const TensorVie
   expect("snake", "alpha", alpha, DType::kF32, {channels});
   expect("snake", "out", out, DType::kF32, {channels, times});
 
-  parallel(channels, 24 * times, [&](std::int64_t begin, std::int64_t end) {
+  parallel(channels, 48 * times, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t c = begin; c < end; ++c) {
       kernels_.snake(x.as<float>() + c * times, alpha.as<float>()[c], out.as<float>() + c * times,
                      times);

@@ -19,14 +19,21 @@ constexpr int kConvVectors = 2;
 #endif
 constexpr int kThinVectors = 6;  // of tiles with one or two outputs, which need more chains
 
+// One phase of a transposed convolution, which has no residual.
 HIGGS_INLINE void conv_store_strided(const ConvArgs& a, std::int64_t v0, std::int64_t step,
                                      V value) {
-  const std::int64_t row = v0 / a.phases * a.out_times;
-  for (int i = 0; i < kWidth && step + i < a.count; ++i) {
-    const std::int64_t time = (step + i) * a.phases + v0 % a.phases + a.first;
-    if (time < 0 || time >= a.out_times) continue;
-    a.out[row + time] = a.residual == nullptr ? value[i] : value[i] + a.residual[row + time];
+  const std::int64_t output = v0 / a.phases;
+  const std::int64_t time = (step - output) * a.phases + v0 + a.first;  // of lane 0
+  std::int64_t low = 0;
+  std::int64_t high = a.count - step < kWidth ? a.count - step : kWidth;
+  if (time < 0) low = (a.phases - 1 - time) / a.phases;
+  if (time + (high - 1) * a.phases >= a.out_times) {
+    high = (a.out_times - time + a.phases - 1) / a.phases;
   }
+  float lanes[kWidth];
+  store(lanes, value);
+  float* out = a.out + output * a.out_times;
+  for (std::int64_t i = low; i < high; ++i) out[time + i * a.phases] = lanes[i];
 }
 
 // Writes the steps [step, step + kWidth) of virtual output v0 that exist.
