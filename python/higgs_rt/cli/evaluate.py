@@ -35,6 +35,7 @@ from higgs_rt.cli.speak import (
 )
 from higgs_rt.errors import AudioError, InvalidRequestError
 from higgs_rt.evaluation import (
+    Recogniser,
     SystemResult,
     Utterance,
     make_recogniser,
@@ -99,9 +100,9 @@ def wer(
     if recogniser == "pocketsphinx" and skip_unknown:
         lines = _known(lines)
     listener = make_recogniser(recogniser, {word for line in lines for word in spoken_words(line)})
-    systems: list[tuple[str, list[Utterance]]] = [
-        (str(directory), read_recordings(directory, len(lines))) for directory in wav_dir or []
-    ]
+    systems = {
+        str(directory): read_recordings(directory, len(lines)) for directory in wav_dir or []
+    }
     if not speaks and not systems:
         raise InvalidRequestError("[--no-speak] expected --wav-dir beside it, got none")
     options: SpeakOptions = {
@@ -117,19 +118,29 @@ def wer(
             from higgs_rt.runtime import Runtime
 
             with Runtime.load(model, codec, device, threads=threads) as runtime:
-                for name in voice or [""]:
-                    options["voice"] = name or None
+                for name in voice or (None,):
+                    options["voice"] = name
                     spoken = _speak(runtime, lines, concurrency, options, progress)
-                    systems.append((name or "no voice", spoken))
+                    systems[name or "no voice"] = spoken
                     _save(save, name or "no_voice", spoken)
-        task = progress.add_task("listening", total=len(systems) * len(lines))
-        results = [
-            score_system(name, lines, spoken, listener, lambda: progress.advance(task))
-            for name, spoken in systems
-        ]
+        results = _listen(systems, lines, listener, progress)
     _write_json(json_file, recogniser, results)
     if json_file != "-":
         Console(highlight=False).print(_table(results))
+
+
+def _listen(
+    systems: dict[str, list[Utterance]],
+    lines: Sequence[str],
+    listener: Recogniser,
+    progress: Progress,
+) -> list[SystemResult]:
+    task = progress.add_task("listening", total=len(systems) * len(lines))
+
+    def done() -> None:
+        progress.advance(task)
+
+    return [score_system(name, lines, spoken, listener, done) for name, spoken in systems.items()]
 
 
 def _speak(
