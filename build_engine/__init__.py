@@ -1,1 +1,1 @@
-"""Builds a TensorRT plan from a Higgs checkpoint (not implemented yet: see docs/architecture.md)."""
+"""A TensorRT plan from a Higgs checkpoint: not implemented, `python -m build_engine` says so."""

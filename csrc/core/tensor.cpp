@@ -43,8 +43,8 @@ constexpr DType dtype_of<std::uint8_t>() {
 
 template <class T>
 T* TensorView::as() const {
-  check_internal(dtype == dtype_of<T>(), "tensor", "expected element type ",
-                 name_of(dtype_of<T>()), ", got ", name_of(dtype));
+  check_internal(dtype == dtype_of<T>(), "tensor", "expected element type ", name_of(dtype_of<T>()),
+                 ", got ", name_of(dtype));
   return static_cast<T*>(data);
 }
 

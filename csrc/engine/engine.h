@@ -15,9 +15,9 @@ struct EngineSpec {
   std::int32_t codebook_vocab = 0;  // codes + BOS + EOS; BOS = codebook_vocab - 2, EOS = - 1
   std::int32_t text_vocab = 0;
   std::int32_t hidden_size = 0;
-  std::int32_t max_rows = 0;        // rows of one step
-  std::int32_t max_sequences = 0;   // sequences of one step
-  std::int32_t max_positions = 0;   // positions of one sequence
+  std::int32_t max_rows = 0;       // rows of one step
+  std::int32_t max_sequences = 0;  // sequences of one step
+  std::int32_t max_positions = 0;  // positions of one sequence
   KvLayout kv;
 };
 

@@ -90,9 +90,9 @@ class Ops {
     std::int64_t padding = 0;         // zeros on each side
     std::int64_t output_padding = 0;  // transposed only
   };
-  // out[o, t] = bias[o] + sum over c, k of weight[o, c, k] x[c, t + k dilation - padding], stride 1;
-  // plus residual[o, t] when given. x [C, T], weight [O, C, K] fp32, bias [O], out [O, T'],
-  // T' = T + 2 padding - dilation (K - 1). `residual` may be `out`.
+  // out[o, t] = bias[o] + sum over c, k of weight[o, c, k] x[c, t + k dilation - padding], stride
+  // 1; plus residual[o, t] when given. x [C, T], weight [O, C, K] fp32, bias [O], out [O, T'], T' =
+  // T + 2 padding - dilation (K - 1). `residual` may be `out`.
   virtual void conv1d(const TensorView& x, const TensorView& weight, const TensorView& bias,
                       const Conv1d& conv, const TensorView* residual, const TensorView& out) = 0;
 

@@ -143,9 +143,9 @@ typedef struct higgs_request {
   int32_t stream;      /* 1: chunks arrive while the request runs; 0: one chunk at the end */
   int32_t first_chunk_frames;
   int32_t max_chunk_frames;
-  float temperature; /* 0: greedy */
-  int32_t top_k;     /* 0: off */
-  float top_p;       /* 1: off */
+  float temperature;  /* 0: greedy */
+  int32_t top_k;      /* 0: off */
+  float top_p;        /* 1: off */
   int32_t ras_window; /* 0: off */
   int32_t ras_max_repeat;
   uint64_t seed;
