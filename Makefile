@@ -13,7 +13,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc cmake python -type f \
 	-not -name '*.pyc' -not -name '*.so' 2>/dev/null)
 
-.PHONY: help speak test test-cpp test-python test-speech test-asan test-tsan cuda lint format tidy wheel clean
+.PHONY: help speak test test-cpp test-python test-speech test-asan test-tsan test-gpu cuda lint format tidy wheel clean
 
 help:
 	@echo 'make speak TEXT="..." [OUT=speech.wav] [VOICE=slt]   speak with the packaged demo model'
@@ -22,6 +22,7 @@ help:
 	@echo 'make test-asan   C++ tests under the address and undefined-behaviour sanitizers'
 	@echo 'make test-tsan   executor and API tests under the thread sanitizer'
 	@echo 'make cuda        compile the CUDA backend (needs nvcc, no GPU)'
+	@echo 'make test-gpu    everything that needs a GPU, with the tools that the machine has'
 	@echo 'make lint        clang-format, ruff, mypy, include lint;  make tidy: clang-tidy'
 	@echo 'make wheel       build a wheel and import it in a fresh environment'
 
@@ -76,6 +77,9 @@ cuda: $(VENV)/.test-tools
 	$(BIN)/cmake -S . -B build/cuda -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
 		-DHIGGS_RT_CUDA=ON -DHIGGS_RT_TESTS=ON -DHIGGS_RT_WERROR=ON
 	$(BIN)/cmake --build build/cuda -j $(JOBS)
+
+test-gpu:
+	tests/gpu/run
 
 lint: $(VENV)/.test-tools
 	git ls-files '*.h' '*.c' '*.cpp' '*.cu' '*.cuh' | xargs $(BIN)/clang-format --dry-run --Werror
