@@ -17,7 +17,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc cmake python -type f 
 
 help:
 	@echo 'make speak TEXT="..." [OUT=speech.wav] [VOICE=slt]   speak with the packaged demo model'
-	@echo 'make test        everything a change must pass without a GPU: C++ and Python tests'
+	@echo 'make test        everything a change must pass without a GPU: C++, Python and speech tests'
 	@echo 'make test-speech text to speech to text through the native path, word error rate printed'
 	@echo 'make test-asan   C++ tests under the address and undefined-behaviour sanitizers'
 	@echo 'make test-tsan   executor and API tests under the thread sanitizer'
@@ -45,7 +45,7 @@ speak: $(VENV)/.package
 	@test -n "$(TEXT)" || { echo 'usage: make speak TEXT="..." [OUT=speech.wav] [VOICE=slt]'; exit 2; }
 	@$(BIN)/higgs-rt speak "$(TEXT)" -o "$(OUT)" $(if $(VOICE),--voice "$(VOICE)")
 
-test: test-cpp test-python
+test: test-cpp test-python test-speech
 
 # $(call cmake_tests,build directory,configure options,ctest options)
 define cmake_tests
@@ -60,10 +60,10 @@ test-cpp: $(VENV)/.test-tools
 	$(call cmake_tests,build/release,)
 
 test-python: $(VENV)/.test-tools $(VENV)/.package
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest -m 'not speech'
 
 test-speech: $(VENV)/.test-tools $(VENV)/.package
-	$(BIN)/python -m pytest tests -m speech -s
+	$(BIN)/python -m pytest -m speech -s
 
 test-asan: $(VENV)/.test-tools
 	@mkdir -p build
