@@ -170,10 +170,12 @@ inline void attention(const AttentionArgs& a) {
       case 2:
         attend<2>(a, q, out, lengths);
         break;
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
       case 3:
         attend<3>(a, q, out, lengths);
         break;
+#endif
+#if defined(__AVX512F__)
       case 4:
         attend<4>(a, q, out, lengths);
         break;

@@ -11,6 +11,8 @@ namespace higgs_rt::HIGGS_ISA {
 
 #if defined(__AVX512F__)
 constexpr int kMaxTileRows = 6;
+#elif defined(__AVX2__)
+constexpr int kMaxTileRows = 3;
 #else
 constexpr int kMaxTileRows = 2;
 #endif
@@ -96,9 +98,11 @@ inline void linear_height(const LinearArgs& a, const W* weight, std::int64_t hei
       return linear_rows<1, Fetch>(a, weight, row, begin, end);
     case 2:
       return linear_rows<2, Fetch>(a, weight, row, begin, end);
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
     case 3:
       return linear_rows<3, Fetch>(a, weight, row, begin, end);
+#endif
+#if defined(__AVX512F__)
     case 4:
       return linear_rows<4, Fetch>(a, weight, row, begin, end);
     case 5:

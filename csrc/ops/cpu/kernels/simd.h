@@ -64,6 +64,9 @@ HIGGS_INLINE V load(const std::uint16_t* p) {
   // The masked form, because GCC 12 warns about its own header's plain one.
   const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   return (V)((VI)_mm512_maskz_cvtepu16_epi32(0xffff, bits) << 16);
+#elif defined(__AVX2__)
+  const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return (V)((VI)_mm256_cvtepu16_epi32(bits) << 16);
 #else
   VH half;
   std::memcpy(&half, p, sizeof(half));
