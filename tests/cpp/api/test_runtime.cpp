@@ -1,4 +1,5 @@
 // The whole way: checkpoint and codec in, waveform out.
+#include <atomic>
 #include <cmath>
 #include <future>
 #include <thread>
@@ -194,6 +195,42 @@ TEST("shutting down ends live streams, which outlive the runtime") {
       EXPECT(read(streams[i]).finish != FinishReason::kNone);
     }
   }
+}
+
+TEST("threads that submit, read, cancel, drop and call back do not disturb each other") {
+  auto runtime = Runtime::load(small_config(ending_model()));
+  std::vector<std::vector<float>> expected;
+  for (std::uint64_t seed = 0; seed < 4; ++seed) {
+    expected.push_back(read(runtime->submit(speech_request(90, seed, false))).pcm);
+  }
+  std::atomic<int> callbacks = 0;
+  const auto worker = [&](std::uint64_t thread) {
+    for (std::uint64_t i = 0; i < 24; ++i) {
+      const std::uint64_t seed = (thread + i) % 4;
+      Stream stream = runtime->submit(speech_request(90, seed, i % 2 == 0));
+      const std::uint64_t action = (3 * thread + i) % 5;
+      if (action < 2) {
+        EXPECT(read(stream).pcm == expected[seed]);
+      } else if (action == 2) {
+        stream.cancel();
+        EXPECT(read(stream).finish != FinishReason::kNone);
+      } else if (action == 3) {
+        stream.on_chunk([&callbacks, stream](const Chunk& chunk) mutable {
+          if (chunk.last) ++callbacks;
+          if (chunk.num_frames % 3 == 0) stream.cancel();
+        });
+      }
+    }
+  };
+  std::vector<std::thread> threads;
+  for (std::uint64_t thread = 0; thread < 4; ++thread) threads.emplace_back(worker, thread);
+  for (std::thread& thread : threads) thread.join();
+  runtime->shutdown();
+  EXPECT_EQ(callbacks.load(), 4 * 24 / 5);
+  const RuntimeStats stats = runtime->stats();
+  EXPECT_EQ(stats.submitted, stats.finished + stats.cancelled);
+  EXPECT_EQ(stats.running + stats.waiting, 0);
+  EXPECT_EQ(stats.free_blocks, stats.total_blocks);
 }
 
 TEST("a full queue refuses, and serves those that were accepted") {
