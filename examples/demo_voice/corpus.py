@@ -2,9 +2,10 @@
 
     python corpus.py --out FOLDER --lines 90000 [--words /usr/share/dict/words]
 
-writes ``lines.tsv`` (voice TAB text). Three kinds of line: sentences of a small grammar over the small
-lexicon, the same over the large one, and runs of words drawn from a word list (Debian's ``wamerican``), which
-teach spelling. Everything is drawn from one seed; no held-out sentence is among the lines (asserted).
+writes ``lines.tsv`` (voice TAB text). Three kinds of line: sentences of a small grammar over the
+small lexicon, the same over the large one, and runs of words drawn from a word list (Debian's
+``wamerican``), which teach spelling. Everything is drawn from one seed; no held-out sentence is
+among the lines (asserted).
 """
 
 from __future__ import annotations

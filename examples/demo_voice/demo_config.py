@@ -68,7 +68,8 @@ SPECIALS = (
     "<SE_e>",
     "</SE_e>",
 )
-# Whole strings of the prompt layouts with one id each; not the role names, which ordinary text may hold too.
+# Whole strings of the prompt layouts with one id each; not the role names, which ordinary text
+# may hold too.
 WHOLE_STRINGS = ("\n\n", "Generate audio following instruction.")
 VOCABULARY = 288
 

@@ -2,7 +2,8 @@
 
     python export.py --out python/higgs_rt/data/demo [--codec codec.pt] [--model lm.pt]
 
-``codec.pt`` and ``lm.pt`` are what stage_codec.py and stage_lm.py leave. tokenizer.json is always written.
+``codec.pt`` and ``lm.pt`` are what stage_codec.py and stage_lm.py leave. tokenizer.json is always
+written.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import json
 from pathlib import Path
 
 import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
 from demo_config import CODEC, SPECIALS, VOCABULARY, WHOLE_STRINGS, language_model_config, token_id
 from higgs_rt.training.codec_model import import_codec_classes
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 
 def byte_characters() -> dict[int, str]:
@@ -34,9 +36,7 @@ def build_tokenizer() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(
-        [AddedToken(s, special=True, normalized=False) for s in SPECIALS]
-    )
+    tokenizer.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in SPECIALS])
     tokenizer.add_tokens([AddedToken(s, special=False, normalized=False) for s in WHOLE_STRINGS])
     for text in SPECIALS + WHOLE_STRINGS:
         if tokenizer.token_to_id(text) != token_id(text):
@@ -57,7 +57,11 @@ def export_codec(weights: Path, out: Path) -> None:
 
 def export_language_model(weights: Path, out: Path) -> None:
     """Writes config.json, generation_config.json and model.safetensors."""
-    from transformers import GenerationConfig, HiggsAudioV2Config, HiggsAudioV2ForConditionalGeneration
+    from transformers import (
+        GenerationConfig,
+        HiggsAudioV2Config,
+        HiggsAudioV2ForConditionalGeneration,
+    )
 
     config = HiggsAudioV2Config(**language_model_config())
     model = HiggsAudioV2ForConditionalGeneration(config)
@@ -89,7 +93,9 @@ def main() -> None:
         export_language_model(args.model, args.out)
     for file in args.out.rglob("*.safetensors"):
         file.chmod(0o644)
-    sizes = {str(p.relative_to(args.out)): p.stat().st_size for p in args.out.rglob("*") if p.is_file()}
+    sizes = {
+        str(p.relative_to(args.out)): p.stat().st_size for p in args.out.rglob("*") if p.is_file()
+    }
     print(json.dumps(sizes, indent=1), sum(sizes.values()))
 
 

@@ -1,8 +1,8 @@
 """Speech from Debian's flite libraries (libflite1 2.2), with the time span of every written word.
 
-Uses the C API through ctypes, so that one process speaks many sentences without starting a program for
-each. The libraries are looked up by name, first in the folder given to :class:`Flite` (an unpacked
-``libflite1`` package), then on the loader's path.
+Uses the C API through ctypes, so that one process speaks many sentences without starting a program
+for each. The libraries are looked up by name, first in the folder given to :class:`Flite` (an
+unpacked ``libflite1`` package), then on the loader's path.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class _Wave(ctypes.Structure):
 class Speech:
     """One spoken sentence.
 
-    ``samples`` are int16 at 16 kHz; ``word_spans`` is float32 [words, 2], start and end in seconds of
-    each whitespace-separated word of the text (NaN where flite gave that word no sound).
+    ``samples`` are int16 at 16 kHz; ``word_spans`` is float32 [words, 2], start and end in seconds
+    of each whitespace-separated word of the text (NaN where flite gave that word no sound).
     """
 
     samples: npt.NDArray[np.int16]
@@ -78,7 +78,7 @@ class Flite:
             self._voices[voice] = register(None)
 
     def speak(self, text: str, voice: str) -> Speech:
-        """Speaks `text` (ASCII) with `voice`; raises ValueError if flite makes no utterance of it."""
+        """Speaks `text` (ASCII) with `voice`; raises ValueError if flite makes nothing of it."""
         lib = self._lib
         utterance = lib.flite_synth_text(text.encode("ascii"), self._voices[voice])
         if not utterance:

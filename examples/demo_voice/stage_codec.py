@@ -2,9 +2,10 @@
 
     python stage_codec.py --lines lines.tsv --out FOLDER --seconds 560 --workers 14
 
-Writes ``codec.pt`` (fp32 weights), ``codes.npz`` (all clips as codes, with word spans) and ``codec.log``. With
-``--resume codec.pt`` training goes on from these weights. The weights are rounded to bf16 (what is shipped)
-before the clips are encoded, so that the cache holds exactly the codes the shipped codec gives.
+Writes ``codec.pt`` (fp32 weights), ``codes.npz`` (all clips as codes, with word spans) and
+``codec.log``. With ``--resume codec.pt`` training goes on from these weights. The weights are
+rounded to bf16 (what is shipped) before the clips are encoded, so that the cache holds exactly the
+codes the shipped codec gives.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from demo_config import CODEC
-from synthesis import start_workers
 
+from demo_config import CODEC
 from higgs_rt.training.codec_losses import MelLoss
 from higgs_rt.training.codec_model import (
-    TrainableCodec,
     FusedSnake,
+    TrainableCodec,
     compile_snake,
     import_codec_classes,
 )
 from higgs_rt.training.codec_train import AudioPool, CodecSettings, encode_clips, train_codec
 from higgs_rt.training.graph import GraphedStep
+from synthesis import start_workers
 
 
 class Clips:
@@ -57,7 +58,9 @@ class Clips:
 
 
 def probe(what: str) -> None:
-    """Raises where this machine cannot capture an FFT in a CUDA graph, or compile the snake kernels."""
+    """Raises where this machine cannot capture an FFT in a CUDA graph, or compile the snake
+    kernels.
+    """
     device = torch.device("cuda")
     x = torch.randn(2, 8, 4096, device=device)
     if what == "fft":
@@ -75,7 +78,9 @@ def probe(what: str) -> None:
             raise RuntimeError("[probe] expected the replayed loss to equal the eager loss")
     else:
         compile_snake()
-        FusedSnake.apply(x.requires_grad_(True), torch.ones(1, 8, 1, device=device)).sum().backward()
+        FusedSnake.apply(
+            x.requires_grad_(True), torch.ones(1, 8, 1, device=device)
+        ).sum().backward()
 
 
 def works(what: str) -> bool:
@@ -113,7 +118,9 @@ def round_to_bf16(codec: TrainableCodec) -> None:
 def write_codes(codec: TrainableCodec, clips: Clips, limit: int, path: Path) -> int:
     """Encodes at most `limit` clips and writes the cache; returns how many."""
     waves: list[torch.Tensor] = []
-    fields: dict[str, list[npt.NDArray[Any]]] = {k: [] for k in ("lines", "frames", "words", "spans")}
+    fields: dict[str, list[npt.NDArray[Any]]] = {
+        k: [] for k in ("lines", "frames", "words", "spans")
+    }
     for chunk in clips.chunks:
         if len(waves) >= limit:
             break
@@ -135,7 +142,9 @@ def main() -> None:
     parser.add_argument("--audio", type=Path, default=Path("/tmp/demo_audio"))
     parser.add_argument("--flite", type=Path, help="folder of an unpacked libflite1")
     parser.add_argument("--seconds", type=float, default=560.0, help="whole run")
-    parser.add_argument("--encode-seconds", type=float, default=85.0, help="kept for the code cache")
+    parser.add_argument(
+        "--encode-seconds", type=float, default=85.0, help="kept for the code cache"
+    )
     parser.add_argument("--workers", type=int, default=14)
     parser.add_argument("--chunk", type=int, default=500)
     parser.add_argument("--clips", type=int, default=85_000, help="at most so many in the cache")
@@ -178,10 +187,14 @@ def main() -> None:
         if compiled:
             compile_snake()
     clips = Clips(args.audio)
-    pool = AudioPool(torch.zeros(int(args.pool_hours * 3600 * 24_000), dtype=torch.int16, device=device))
+    pool = AudioPool(
+        torch.zeros(int(args.pool_hours * 3600 * 24_000), dtype=torch.int16, device=device)
+    )
     while len(clips.chunks) < args.first_chunks:
         if all(p.poll() is not None for p in processes) and not clips.poll(1):
-            raise RuntimeError(f"[stage_codec] expected {args.first_chunks} chunks, got {len(clips.chunks)}")
+            raise RuntimeError(
+                f"[stage_codec] expected {args.first_chunks} chunks, got {len(clips.chunks)}"
+            )
         for samples in clips.poll(args.first_chunks - len(clips.chunks)):
             pool.append(samples)
         time.sleep(0.2)
@@ -201,7 +214,10 @@ def main() -> None:
         seed_steps=() if args.resume else CodecSettings.seed_steps,
     )
     steps = train_codec(codec, pool, settings, log, refill)
-    log(f"{steps} steps; {clips.count()} clips read, {pool.filled / 24_000 / 3600:.2f} h in the pool")
+    log(
+        f"{steps} steps; {clips.count()} clips read, "
+        f"{pool.filled / 24_000 / 3600:.2f} h in the pool"
+    )
     round_to_bf16(codec)
     torch.save(codec.core.state_dict(), args.out / "codec.pt")
     torch.backends.cuda.matmul.allow_tf32 = False

@@ -1,25 +1,26 @@
 """Stage 2: train the language model on the code cache. One time-bounded run.
 
-    python stage_lm.py --lines lines.tsv --codes codes.npz --out FOLDER --seconds 560 [--resume lm.pt]
+    python stage_lm.py --lines lines.tsv --codes codes.npz --out FOLDER --seconds 560 [--resume
+    lm.pt]
 
-Plain prompts always carry the voice slt; every voice is cloned from a reference turn. Writes ``lm.pt`` (fp32
-weights) once a minute and ``lm.log``. The last 512 clips of the cache are held out: their loss is logged with
-the right and with a wrong text, whose gap on codebook 0 tells whether the model reads.
+Plain prompts always carry the voice slt; every voice is cloned from a reference turn. Writes
+``lm.pt`` (fp32 weights) once a minute and ``lm.log``. The last 512 clips of the cache are held out:
+their loss is logged with the right and with a wrong text, whose gap on codebook 0 tells whether the
+model reads.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+
 from demo_config import CODE_COUNT, language_model_config, token_id
 from flite_speech import VOICES
-
 from higgs_rt.training.lm_model import ForwardSettings, PackedBatch, losses
 from higgs_rt.training.lm_train import LmSettings, Source, train_lm
 from higgs_rt.training.turns import ClipTable, TurnShape, TurnTokens, compose, corrupt
@@ -68,7 +69,9 @@ def prefixes() -> list[list[int]]:
 
 
 def attended(text: str, spans: npt.NDArray[np.uint16], frames: int) -> npt.NDArray[np.float32]:
-    """For each 40 ms frame the index of the character being spoken, from the words' spans (10 ms units)."""
+    """For each 40 ms frame the index of the character being spoken, from the words' spans (10 ms
+    units).
+    """
     moments = (np.arange(frames) + 0.5) * 4.0
     at_time: list[float] = [0.0]
     at_char: list[float] = [0.0]
@@ -142,7 +145,9 @@ class Sampler:
     def __init__(
         self, table: ClipTable, positions: int, low: int, high: int, long_prefix: bool, clone: int
     ) -> None:
-        """Targets of `low` < frames <= `high`; `clone` is the longest reference in frames, 0 for none."""
+        """Targets of `low` < frames <= `high`; `clone` is the longest reference in frames, 0 for
+        none.
+        """
         self.table, self.clone = table, clone
         device = table.codes.device
         usable = torch.arange(len(table.frames), device=device) < len(table.frames) - HELD_OUT
@@ -195,7 +200,9 @@ class Sampler:
 
 
 def held_out_batches(table: ClipTable) -> dict[str, PackedBatch]:
-    """Held-out slt clips in plain prompts, with their own and with another clip's text, and cloned kal16."""
+    """Held-out slt clips in plain prompts, with their own and with another clip's text, and cloned
+    kal16.
+    """
     device = table.codes.device
     index = torch.arange(len(table.frames) - HELD_OUT, len(table.frames), device=device)
     index = index[(table.frames[index] > 30) & (table.frames[index] <= 87)]
@@ -281,7 +288,10 @@ def main() -> None:
         for name, batch in held_out.items():
             part = losses(model, batch, numerics)
             books = " ".join(f"{v:.2f}" for v in part.audio.tolist())
-            log(f"held out, {name}: {float(part.audio.mean()):.3f} [{books}] guide {float(part.guide):.2f}")
+            log(
+                f"held out, {name}: {float(part.audio.mean()):.3f} [{books}] "
+                f"guide {float(part.guide):.2f}"
+            )
         torch.save(model.state_dict(), args.out / "lm.pt")
 
     settings = LmSettings(

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from stage_codec import Clips, build_codec, load_weights, round_to_bf16, works
-from synthesis import start_workers
 
 from higgs_rt.training.codec_model import compile_snake
 from higgs_rt.training.codec_refine import CodePool, RefineSettings, refine_decoder
 from higgs_rt.training.codec_train import encode_clips
+from stage_codec import Clips, build_codec, load_weights, round_to_bf16, works
+from synthesis import start_workers
 
 
 def main() -> None:
@@ -35,7 +35,9 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=500)
     parser.add_argument("--chunks", type=int, default=12, help="chunks of clips to train on")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=1_000_000, help="at most so many in each phase")
+    parser.add_argument(
+        "--steps", type=int, default=1_000_000, help="at most so many in each phase"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     begin = time.monotonic()
@@ -62,7 +64,9 @@ def main() -> None:
         alive = any(process.poll() is None for process in processes)
         fresh = clips.poll(1)
         if not fresh and not alive:
-            raise RuntimeError(f"[stage_refine] expected {args.chunks} chunks, got {len(clips.chunks)}")
+            raise RuntimeError(
+                f"[stage_refine] expected {args.chunks} chunks, got {len(clips.chunks)}"
+            )
         for samples in fresh:
             cuts = np.cumsum(clips.chunks[-1]["frames"].astype(np.int64))[:-1] * 960
             waves.extend(torch.from_numpy(w) for w in np.split(samples.numpy(), cuts))

@@ -1,9 +1,9 @@
 """Speech for a list of lines, made by worker processes into chunk files.
 
-A chunk file (npz) holds ``lines`` (indices into the corpus), ``frames`` (length of each clip in codec frames of
-40 ms), ``samples`` (int16, 24 kHz, all clips in a row, each a whole number of frames), ``words`` (words per
-clip) and ``spans`` (uint16 [words, 2], start and end of each word in 10 ms from the clip's start, 65535 if
-unknown).
+A chunk file (npz) holds ``lines`` (indices into the corpus), ``frames`` (length of each clip in
+codec frames of 40 ms), ``samples`` (int16, 24 kHz, all clips in a row, each a whole number of
+frames), ``words`` (words per clip) and ``spans`` (uint16 [words, 2], start and end of each word in
+10 ms from the clip's start, 65535 if unknown).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
 from flite_speech import SAMPLE_RATE, Flite, Speech
 
 FRAME = 960
@@ -39,7 +40,9 @@ def clip_of(speech: Speech) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint1
 
 
 def speak_chunk(flite: Flite, lines: list[tuple[str, str]], first: int, out: Path) -> None:
-    """Speaks `lines` (voice, text), whose corpus indices start at `first`; longer ones are left out."""
+    """Speaks `lines` (voice, text), whose corpus indices start at `first`; longer ones are left
+    out.
+    """
     index, frames, words, clips, spans = [], [], [], [], []
     for i, (voice, text) in enumerate(lines):
         clip, ticks = clip_of(flite.speak(text, voice))
@@ -67,7 +70,8 @@ def start_workers(
 ) -> list[subprocess.Popen[bytes]]:
     """Starts this module once per worker; finished chunks appear in `out` as ``chunk_NNNN.npz``.
 
-    Chunks that are there already are not made again. `folder` holds flite's libraries, if not the system.
+    Chunks that are there already are not made again. `folder` holds flite's libraries, if not the
+    system.
     """
     out.mkdir(parents=True, exist_ok=True)
     processes = []

@@ -1,4 +1,6 @@
-"""The packaged demo checkpoint, in transformers: loads whole, speaks one prompt, follows the delay, stops."""
+"""The packaged demo checkpoint, in transformers: loads whole, speaks one prompt, follows the delay,
+stops.
+"""
 
 from __future__ import annotations
 

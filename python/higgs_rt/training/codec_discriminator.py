@@ -22,7 +22,9 @@ class SpectrumDiscriminator(nn.Module):
         self.layers = nn.ModuleList(
             [nn.Conv2d(2, channels, (3, 9), padding=(1, 4))]
             + [
-                nn.Conv2d(channels, channels, (3, 9), stride=(1, 2), padding=(d, 4), dilation=(d, 1))
+                nn.Conv2d(
+                    channels, channels, (3, 9), stride=(1, 2), padding=(d, 4), dilation=(d, 1)
+                )
                 for d in (1, 2, 4)
             ]
             + [nn.Conv2d(channels, channels, (3, 3), padding=(1, 1))]

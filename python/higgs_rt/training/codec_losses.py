@@ -20,8 +20,9 @@ def mel_filters(mels: int, n_fft: int, rate: int) -> torch.Tensor:
 class MelLoss(nn.Module):
     """Mean over several window lengths of L1 between log-mel spectra, plus spectral convergence.
 
-    `floor` is the magnitude (of unit-energy windows) under which differences do not matter. Without `use_fft`
-    the spectra come from a matrix product (for CUDA graphs, where the FFT library cannot be captured).
+    `floor` is the magnitude (of unit-energy windows) under which differences do not matter. Without
+    `use_fft` the spectra come from a matrix product (for CUDA graphs, where the FFT library cannot
+    be captured).
     """
 
     def __init__(
@@ -54,7 +55,8 @@ class MelLoss(nn.Module):
         else:
             real = frames @ getattr(self, f"cosine_{n_fft}")
             imaginary = frames @ getattr(self, f"sine_{n_fft}")
-        return (real.square() + imaginary.square() + 1e-12).sqrt()
+        power: torch.Tensor = real.square() + imaginary.square()
+        return (power + 1e-12).sqrt()
 
     def forward(self, made: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """made, real [B, T] -> (log-mel L1 in nats, spectral convergence), both scalars."""

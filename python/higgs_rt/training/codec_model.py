@@ -1,8 +1,9 @@
 """The codec under training: transformers' HiggsAudioV2TokenizerModel with a differentiable forward.
 
-The module tree, and so every tensor name, is transformers'; only the computation is written out here, because
-the model's own encode runs the semantic branch without gradients and its quantiser has no training form.
-In evaluation mode the codes equal ``HiggsAudioV2TokenizerModel.encode`` on clips of whole frames.
+The module tree, and so every tensor name, is transformers'; only the computation is written out
+here, because the model's own encode runs the semantic branch without gradients and its quantiser
+has no training form. In evaluation mode the codes equal ``HiggsAudioV2TokenizerModel.encode`` on
+clips of whole frames.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from torch import nn
 
 
 def resample_kernel(source: int, target: int) -> tuple[torch.Tensor, int]:
-    """Hann-windowed sinc kernel [target, 1, taps] and its left pad, for reduced rates (spec 8.4: 3 to 2)."""
+    """Hann-windowed sinc kernel [target, 1, taps] and its left pad, for reduced rates (spec 8.4: 3
+    to 2).
+    """
     base = min(source, target) * 0.99
     width = math.ceil(6 * source / base)
     time = torch.arange(-width, width + source, dtype=torch.float64)[None, None] / source
@@ -43,8 +46,8 @@ def resample_24k_to_16k(wave: torch.Tensor, kernel: torch.Tensor, width: int) ->
 def import_codec_classes() -> tuple[Any, Any]:
     """(config class, model class) of transformers' codec, also where torchaudio is not installed.
 
-    transformers needs torchaudio for one resampling call only, which this module replaces; without it a
-    module that carries that one function stands in.
+    transformers needs torchaudio for one resampling call only, which this module replaces; without
+    it a module that carries that one function stands in.
     """
     try:
         import torchaudio  # noqa: F401
@@ -94,7 +97,9 @@ class FusedSnake(torch.autograd.Function):
     """Snake that keeps only its input for the backward pass; both passes one compiled kernel."""
 
     forward_kernel: Callable[..., torch.Tensor] = staticmethod(_snake)
-    backward_kernel: Callable[..., tuple[torch.Tensor, torch.Tensor]] = staticmethod(_snake_gradients)
+    backward_kernel: Callable[..., tuple[torch.Tensor, torch.Tensor]] = staticmethod(
+        _snake_gradients
+    )
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
@@ -102,13 +107,18 @@ class FusedSnake(torch.autograd.Function):
         return FusedSnake.forward_kernel(x, alpha.detach())
 
     @staticmethod
-    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         x, alpha = ctx.saved_tensors
         return FusedSnake.backward_kernel(x, alpha.detach(), g.contiguous())
 
 
+def _apply_snake(module: Any, x: torch.Tensor) -> torch.Tensor:
+    made: torch.Tensor = FusedSnake.apply(x, module.alpha)  # type: ignore[no-untyped-call]
+    return made
+
+
 def compile_snake() -> None:
-    """Compiles the snake kernels with torch.compile (CUDA); without the call they run as written."""
+    """Compiles the snake kernels (for CUDA); without the call they run as written."""
     import torch._dynamo
 
     torch._dynamo.config.recompile_limit = 64  # one kernel per width, where widths stay static
@@ -127,7 +137,7 @@ class Quantised:
 
 
 class TrainableCodec(nn.Module):
-    """Wraps transformers' codec model `core` with a training forward and moving-average codebooks."""
+    """transformers' codec model `core` with a training forward and moving-average codebooks."""
 
     kernel: torch.Tensor
     decay: torch.Tensor
@@ -142,12 +152,12 @@ class TrainableCodec(nn.Module):
         self.register_buffer("revive", torch.tensor(0.0), persistent=False)
         for module in core.modules():
             if type(module).__name__ == "Snake1d":
-                module.forward = types.MethodType(
-                    lambda self, x: FusedSnake.apply(x, self.alpha), module
-                )
+                module.forward = types.MethodType(_apply_snake, module)
 
     def reset(self) -> None:
-        """Fan-in initialisation of the convolutions, orthogonal quantiser projections, unused parts zero."""
+        """Fan-in initialisation of the convolutions, orthogonal quantiser projections, unused parts
+        zero.
+        """
         for part in (self.core.acoustic_encoder, self.core.acoustic_decoder):
             for module in part.modules():
                 if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
@@ -200,9 +210,10 @@ class TrainableCodec(nn.Module):
     def quantise(self, latent: torch.Tensor, books: torch.Tensor | None = None) -> Quantised:
         """Residual quantisation of latent [B, T, D].
 
-        `books` [B] is the number of codebooks in use per item (training); the rest contribute nothing.
-        Training also moves the codebooks. The two losses tie each projection to its codeword and the sum of
-        the codewords to the latent, so that the books go from coarse to fine.
+        `books` [B] is the number of codebooks in use per item (training); the rest contribute
+        nothing. Training also moves the codebooks. The two losses tie each projection to its
+        codeword and the sum of the codewords to the latent, so that the books go from coarse to
+        fine.
         """
         batch, frames, _ = latent.shape
         scale = latent.detach().var() + 1e-5
@@ -234,7 +245,7 @@ class TrainableCodec(nn.Module):
     def _move_codebook(
         self, codebook: Any, flat: torch.Tensor, code: torch.Tensor, used: torch.Tensor
     ) -> None:
-        """Moving averages of counts and sums; codes that are hardly used restart at batch vectors."""
+        """Moving averages of counts and sums; codes hardly used restart at batch vectors."""
         size = codebook.embed.shape[0]
         slots = torch.arange(size, device=flat.device)
         hot = (code[:, None] == slots).to(flat.dtype) * used.reshape(-1, 1)

@@ -1,7 +1,7 @@
 """Decoder training on fixed codes: reconstruction first, then with discriminators.
 
-The encoder, the codebooks and their projections stay as they are, so every code keeps its meaning and a language
-model trained on them stays valid; only ``fc2`` and the acoustic decoder learn.
+The encoder, the codebooks and their projections stay as they are, so every code keeps its meaning
+and a language model trained on them stays valid; only ``fc2`` and the acoustic decoder learn.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class CodePool:
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
 
     def crops(self, batch: int, frames: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Random aligned crops: wave float32 [batch, 960 frames] and codes int64 [batch, 8, frames]."""
+        """Random aligned crops: wave float32 [batch, 960 frames] and codes int64 [batch, 8,
+        frames].
+        """
         device = self.samples.device
         starts = torch.randint(0, len(self.codes) - frames, (batch,), generator=self.generator)
         row = starts.to(device)[:, None] + torch.arange(frames, device=device)
@@ -70,7 +72,9 @@ def refine_decoder(
     log: Callable[[str], None],
     save: Callable[[str], None],
 ) -> None:
-    """Trains fc2 and the decoder in place; calls `save` with "plain" and "adversarial" after the phases."""
+    """Trains fc2 and the decoder in place; calls `save` with "plain" and "adversarial" after the
+    phases.
+    """
     device = pool.samples.device
     codec.requires_grad_(False)
     parameters = [*codec.core.fc2.parameters(), *codec.core.acoustic_decoder.parameters()]
@@ -88,7 +92,10 @@ def refine_decoder(
         return made, loss, {"mel": mel.detach(), "sc": convergence.detach(), "wave": error.detach()}
 
     def run(
-        name: str, step: Callable[[], Metrics], rates: list[tuple[torch.Tensor, float]], seconds: float
+        name: str,
+        step: Callable[[], Metrics],
+        rates: list[tuple[torch.Tensor, float]],
+        seconds: float,
     ) -> None:
         for rate, value in rates:
             rate.fill_(value * 0.05)
@@ -117,7 +124,7 @@ def refine_decoder(
     def plain_step() -> Metrics:
         optimizer.zero_grad(set_to_none=True)
         _, loss, metrics = reconstruct()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         clip_gradients(parameters, settings.clip)
         optimizer.step()
         return metrics
@@ -132,7 +139,7 @@ def refine_decoder(
         optimizer.zero_grad(set_to_none=True)
         made, loss, metrics = reconstruct()
         judged = judges.judge_loss(made, wave)
-        judged.backward()
+        judged.backward()  # type: ignore[no-untyped-call]
         clip_gradients(judge_parameters, settings.clip)
         judge_optimizer.step()
         adversarial, matching = judges.maker_loss(made, wave)

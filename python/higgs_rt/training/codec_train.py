@@ -169,8 +169,8 @@ def encode_clips(
 ) -> list[torch.Tensor]:
     """Codes (uint8 [8, n] on the CPU) of int16 clips of 960 n samples.
 
-    Clips of one length share a batch, so that no padding changes the semantic branch's statistics: the codes
-    are those of each clip alone.
+    Clips of one length share a batch, so that no padding changes the semantic branch's statistics:
+    the codes are those of each clip alone.
     """
     codec.eval()
     device = next(codec.parameters()).device

@@ -1,13 +1,14 @@
 """A training step replayed as one CUDA graph.
 
-Small models are bound by kernel launches: an eager step of the demo models issues some thousand kernels of a
-few microseconds each. Replaying a captured step removes that cost. All inputs of the step must live in
-tensors that keep their address; on the CPU the step simply runs.
+Small models are bound by kernel launches: an eager step of the demo models issues some thousand
+kernels of a few microseconds each. Replaying a captured step removes that cost. All inputs of the
+step must live in tensors that keep their address; on the CPU the step simply runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 
@@ -17,9 +18,9 @@ Metrics = dict[str, torch.Tensor]
 class GraphedStep:
     """Captures `step` on its first CUDA call (after `warmup` eager runs), then replays it.
 
-    `step` must zero its gradients with ``set_to_none=True``, keep shapes fixed, read all inputs from
-    static tensors and return static output tensors. `pool` may be shared by steps that never overlap.
-    The warm-up runs are real optimisation steps.
+    `step` must zero its gradients with ``set_to_none=True``, keep shapes fixed, read all inputs
+    from static tensors and return static output tensors. `pool` may be shared by steps that never
+    overlap. The warm-up runs are real optimisation steps.
     """
 
     def __init__(
@@ -27,14 +28,14 @@ class GraphedStep:
         step: Callable[[], Metrics],
         device: torch.device,
         warmup: int = 3,
-        pool: tuple[int, int] | None = None,
+        pool: Any = None,
     ) -> None:
         self._step = step
         self._graph: torch.cuda.CUDAGraph | None = None
         self._metrics: Metrics = {}
         if device.type != "cuda":
             return
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(warmup):
@@ -77,5 +78,7 @@ def make_adamw(
 
 
 def clip_gradients(parameters: list[torch.nn.Parameter], limit: float) -> torch.Tensor:
-    """Scales all gradients to a joint norm of at most `limit`; returns the norm before, without sync."""
+    """Scales all gradients to a joint norm of at most `limit`; returns the norm before, without
+    sync.
+    """
     return torch.nn.utils.clip_grad_norm_(parameters, limit, foreach=True)

@@ -1,8 +1,8 @@
 """Delayed columns and their labels (spec 5 and 10), for one clip or gathered for a batch.
 
-A clip of T frames becomes T+9 columns: codebook k is delayed by k columns behind one all-BOS column and
-followed by EOS. The label of column c is what the model should have predicted there: BOS columns and repeats
-of EOS are never trained, so every codebook has exactly one EOS label.
+A clip of T frames becomes T+9 columns: codebook k is delayed by k columns behind one all-BOS column
+and followed by EOS. The label of column c is what the model should have predicted there: BOS
+columns and repeats of EOS are never trained, so every codebook has exactly one EOS label.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def gather_columns(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Columns and labels of a batch of clips that lie in one table of frames.
 
-    table [F, 8] codes; start, frames [B] give each clip's rows; returns ([B, columns, 8], same) int64.
-    Column c of codebook k holds frame c-k-1. Columns behind a clip's end (T+9 and later) hold EOS and
-    carry no label; the caller masks them.
+    table [F, 8] codes; start, frames [B] give each clip's rows; returns ([B, columns, 8], same)
+    int64. Column c of codebook k holds frame c-k-1. Columns behind a clip's end (T+9 and later)
+    hold EOS and carry no label; the caller masks them.
     """
     books = table.shape[1]
     device = table.device

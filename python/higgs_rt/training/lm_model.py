@@ -1,8 +1,9 @@
 """The language model's training forward over transformers' parameters.
 
-The parameters are those of ``HiggsAudioV2ForConditionalGeneration``; the computation orders positions as the
-runtime does, all text first and all audio after it, so that the two feed-forward paths are two contiguous
-ranges and no mask is scattered. Attention sees the true order through the positions.
+The parameters are those of ``HiggsAudioV2ForConditionalGeneration``; the computation orders
+positions as the runtime does, all text first and all audio after it, so that the two feed-forward
+paths are two contiguous ranges and no mask is scattered. Attention sees the true order through the
+positions.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ import torch.nn.functional as F
 class PackedBatch:
     """One batch; positions are -1 at padding.
 
-    text_ids, text_positions [B, Lt]; audio_ids [B, La, 8], audio_positions [B, La]. Labels are already
-    shifted: the label at a position is what the model predicts there. text_labels [B, Lt + La] (the text
-    head also speaks at audio positions), audio_labels [B, La, 8]; -100 is ignored. guide [B, La] is the text
-    index each column should look at, -1 for none; guide_late the same for the books in the middle.
+    text_ids, text_positions [B, Lt]; audio_ids [B, La, 8], audio_positions [B, La]. Labels are
+    already shifted: the label at a position is what the model predicts there. text_labels [B, Lt +
+    La] (the text head also speaks at audio positions), audio_labels [B, La, 8]; -100 is ignored.
+    guide [B, La] is the text index each column should look at, -1 for none; guide_late the same for
+    the books in the middle.
     """
 
     text_ids: torch.Tensor
@@ -55,8 +57,8 @@ def hot_rows(ids: torch.Tensor, size: int, dtype: torch.dtype) -> torch.Tensor:
 def embed(model: Any, batch: PackedBatch, dtype: torch.dtype) -> torch.Tensor:
     """[B, Lt + La, H]: text rows, then summed codebook rows.
 
-    Written as products with one-hot rows, whose backward pass is a plain matrix product that any CUDA graph
-    can hold.
+    Written as products with one-hot rows, whose backward pass is a plain matrix product that any
+    CUDA graph can hold.
     """
     config = model.config
     rows, text = batch.text_ids.shape
@@ -71,7 +73,9 @@ def embed(model: Any, batch: PackedBatch, dtype: torch.dtype) -> torch.Tensor:
 
 
 def attention_mask(positions: torch.Tensor) -> torch.Tensor:
-    """positions [B, L] (-1 padding) -> [B, 1, L, L] true where a query may look; padding sees itself."""
+    """positions [B, L] (-1 padding) -> [B, 1, L, L] true where a query may look; padding sees
+    itself.
+    """
     key = positions[:, None, None, :]
     query = positions[:, None, :, None]
     own = torch.eye(positions.shape[1], dtype=torch.bool, device=positions.device)
@@ -95,8 +99,8 @@ def guide_loss(
 ) -> torch.Tensor:
     """Cross-entropy of one head's attention against a narrow Gaussian around `target`.
 
-    query [B, La, D] at audio positions, key [B, L, D], mask [B, La, L], target [B, La] text indices (-1:
-    not trained).
+    query [B, La, D] at audio positions, key [B, L, D], mask [B, La, L], target [B, La] text indices
+    (-1: not trained).
     """
     scores = (query @ key.transpose(1, 2)).float() * query.shape[-1] ** -0.5
     log_share = scores.masked_fill(~mask, -1e9).log_softmax(-1)[..., :text]
@@ -106,7 +110,8 @@ def guide_loss(
     weight = weight / weight.sum(-1, keepdim=True).clamp(min=1e-6)
     trained = (target >= 0).float()
     loss = -(weight * log_share.clamp(min=-20.0)).sum(-1)
-    return (loss * trained).sum() / trained.sum().clamp(min=1.0)
+    mean: torch.Tensor = (loss * trained).sum() / trained.sum().clamp(min=1.0)
+    return mean
 
 
 def _widen(x: torch.Tensor, times: int) -> torch.Tensor:
@@ -144,7 +149,10 @@ def forward(
     guide = x.new_zeros((), dtype=torch.float32)
     for number, layer in enumerate(model.model.layers):
         n = torch.cat(
-            [_norm(layer.input_layernorm, x[:, :text]), _norm(layer.audio_input_layernorm, x[:, text:])],
+            [
+                _norm(layer.input_layernorm, x[:, :text]),
+                _norm(layer.audio_input_layernorm, x[:, text:]),
+            ],
             1,
         )
         attention = layer.self_attn

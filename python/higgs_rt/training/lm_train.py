@@ -38,7 +38,9 @@ class LmSettings:
 
 @dataclass
 class Source:
-    """A kind of batch: how to make one (on the device, graph-safe) and how often, relative to the others."""
+    """A kind of batch: how to make one (on the device, graph-safe) and how often, relative to the
+    others.
+    """
 
     name: str
     make: Callable[[], PackedBatch]
@@ -53,7 +55,9 @@ def train_lm(
     log: Callable[[str], None],
     check: Callable[[], None],
 ) -> int:
-    """Trains `model` in place; `check` validates and saves, and is called now and then and at the end."""
+    """Trains `model` in place; `check` validates and saves, and is called now and then and at the
+    end.
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer, lr = make_adamw(parameters, device, settings.betas, settings.weight_decay)
     guide_weight = torch.tensor(settings.guide_weight, device=device)
@@ -68,7 +72,7 @@ def train_lm(
             optimizer.zero_grad(set_to_none=True)
             part = losses(model, source.make(), numerics)
             total = part.audio.mean() + settings.text_weight * part.text
-            (total + guide_weight * part.guide).backward()
+            (total + guide_weight * part.guide).backward()  # type: ignore[no-untyped-call]
             norm = clip_gradients(parameters, settings.clip)
             optimizer.step()
             return {
@@ -81,7 +85,7 @@ def train_lm(
         return step
 
     lr.fill_(settings.learning_rate * 0.01)
-    pool: tuple[int, int] | None = None
+    pool: Any = None
     steps: list[GraphedStep] = []
     begin = time.monotonic()
     for source in sources:
@@ -113,7 +117,10 @@ def train_lm(
             books = " ".join(f"{v:.2f}" for v in metrics["audio"].tolist())
             rest = " ".join(f"{k} {float(metrics[k]):.3f}" for k in ("text", "guide", "norm"))
             mean = float(metrics["audio"].mean())
-            log(f"lm step {count} t {now - begin:.0f} s {sources[pick].name} audio {mean:.3f} [{books}] {rest}")
+            log(
+                f"lm step {count} t {now - begin:.0f} s {sources[pick].name} "
+                f"audio {mean:.3f} [{books}] {rest}"
+            )
         if now - checked > settings.check_every_seconds:
             check()
             checked = time.monotonic()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 
-def trapezoid(progress: float, step: int, warmup_steps: int = 100, decay_from: float = 0.6) -> float:
+def trapezoid(
+    progress: float, step: int, warmup_steps: int = 100, decay_from: float = 0.6
+) -> float:
     """Factor in [0, 1]: linear warm-up over steps, constant, then a cosine to zero at progress 1.
 
     `progress` is the share of the time budget that is spent, in [0, 1].

@@ -1,9 +1,9 @@
 """Batches of text-to-speech turns, gathered on the device from one table of clips.
 
-A row is: prefix (system message or only begin_of_text), then one or two of [user turn, audio columns,
-audio_eos eot_id]. The first pair of two is a cloning reference. All parts are padded on their own, which is
-harmless because attention goes by position (see lm_model). Everything is index arithmetic on resident
-tables, so a batch can be composed inside a captured graph.
+A row is: prefix (system message or only begin_of_text), then one or two of [user turn, audio
+columns, audio_eos eot_id]. The first pair of two is a cloning reference. All parts are padded on
+their own, which is harmless because attention goes by position (see lm_model). Everything is index
+arithmetic on resident tables, so a batch can be composed inside a captured graph.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class TurnTokens:
 class ClipTable:
     """Clips on the device.
 
-    codes uint8 [F, 8]; start, frames, voice, turn_length int64 [N]; turns int16 [N, U]: the user turn with
-    its text, up to and including audio_out_bos; attend float16 [F]: the index in the turn that speaks at each
-    frame; prefixes int16 [P, W], prefix_length int64 [P].
+    codes uint8 [F, 8]; start, frames, voice, turn_length int64 [N]; turns int16 [N, U]: the user
+    turn with its text, up to and including audio_out_bos; attend float16 [F]: the index in the turn
+    that speaks at each frame; prefixes int16 [P, W], prefix_length int64 [P].
     """
 
     codes: torch.Tensor
@@ -50,7 +50,7 @@ class ClipTable:
 
 @dataclass
 class TurnShape:
-    """Fixed sizes of a batch: widths of the prefix, and per pair of the user turn and the columns."""
+    """Fixed sizes of a batch: width of the prefix, and per pair of the turn and the columns."""
 
     rows: int
     prefix: int
@@ -70,10 +70,11 @@ def compose(
     clips: list[torch.Tensor],
     late: int = 4,
 ) -> PackedBatch:
-    """A batch of rows: prefix [B], and per pair the clip whose text and the clip whose audio is used [B].
+    """A batch of rows: prefix [B], and per pair the clip whose text and the clip whose audio is
+    used [B].
 
-    Text and audio of a pair differ only to measure how much the model uses the text. The reference pair's
-    first 9 columns carry no label: before them nothing tells the voice.
+    Text and audio of a pair differ only to measure how much the model uses the text. The reference
+    pair's first 9 columns carry no label: before them nothing tells the voice.
     """
     device = prefix.device
     tokens = table.tokens
@@ -137,7 +138,9 @@ def compose(
 def _guides(
     table: ClipTable, clip: torch.Tensor, at: torch.Tensor, width: int, late: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Text index to look at when predicting column c+1: of frame c (book 0) and of frame c - `late`."""
+    """Text index to look at when predicting column c+1: of frame c (book 0) and of frame c -
+    `late`.
+    """
     frames = table.frames[clip][:, None]
     result = []
     for shift in (0, late):
