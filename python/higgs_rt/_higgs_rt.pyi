@@ -6,6 +6,7 @@ Every call that can wait releases the GIL. Errors of the runtime are raised as t
 
 from collections.abc import Callable, Sequence
 from enum import Enum
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,10 +93,10 @@ class Chunk:
     def error(self) -> str: ...
 
 class RequestTiming:
-    started: float
-    first_column: float
-    first_chunk: float
-    finished: float
+    started: Final[float]
+    first_column: Final[float]
+    first_chunk: Final[float]
+    finished: Final[float]
 
 class Stream:
     def next(self, timeout: float | None = None) -> Chunk | None:
@@ -144,47 +145,47 @@ class RuntimeConfig:
     ) -> None: ...
 
 class ModelInfo:
-    model_dir: str
-    layout: str
-    weight_dtype: str
-    device: str
-    engine: str
-    num_parameters: int
-    num_layers: int
-    hidden_size: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    text_vocab: int
-    num_codebooks: int
-    codebook_vocab: int
-    max_sequence: int
-    block_tokens: int
-    num_blocks: int
-    kv_bytes: int
-    has_codec: bool
-    sample_rate: int
-    samples_per_frame: int
-    num_threads: int
-    cpu_isa: str
+    model_dir: Final[str]
+    layout: Final[str]
+    weight_dtype: Final[str]
+    device: Final[str]
+    engine: Final[str]
+    num_parameters: Final[int]
+    num_layers: Final[int]
+    hidden_size: Final[int]
+    num_heads: Final[int]
+    num_kv_heads: Final[int]
+    head_dim: Final[int]
+    text_vocab: Final[int]
+    num_codebooks: Final[int]
+    codebook_vocab: Final[int]
+    max_sequence: Final[int]
+    block_tokens: Final[int]
+    num_blocks: Final[int]
+    kv_bytes: Final[int]
+    has_codec: Final[bool]
+    sample_rate: Final[int]
+    samples_per_frame: Final[int]
+    num_threads: Final[int]
+    cpu_isa: Final[str]
 
 class RuntimeStats:
-    submitted: int
-    finished: int
-    cancelled: int
-    failed: int
-    refused: int
-    preemptions: int
-    steps: int
-    columns: int
-    prompt_rows: int
-    running: int
-    waiting: int
-    free_blocks: int
-    total_blocks: int
-    forward_seconds: float
-    sample_seconds: float
-    step_seconds: float
+    submitted: Final[int]
+    finished: Final[int]
+    cancelled: Final[int]
+    failed: Final[int]
+    refused: Final[int]
+    preemptions: Final[int]
+    steps: Final[int]
+    columns: Final[int]
+    prompt_rows: Final[int]
+    running: Final[int]
+    waiting: Final[int]
+    free_blocks: Final[int]
+    total_blocks: Final[int]
+    forward_seconds: Final[float]
+    sample_seconds: Final[float]
+    step_seconds: Final[float]
 
 class Runtime:
     @staticmethod

@@ -96,7 +96,7 @@ def test_arrays_are_checked() -> None:
     # Any memory layout and integer width will do.
     codes = np.arange(16, dtype=np.uint8).reshape(2, 8).T
     np.testing.assert_array_equal(
-        native.apply_delay(codes, 30),
+        native.apply_delay(codes, 30),  # type: ignore[arg-type]
         native.apply_delay(np.ascontiguousarray(codes.astype(np.int32)), 30),
     )
 
