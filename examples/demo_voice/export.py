@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -64,12 +65,12 @@ def export_language_model(weights: Path, out: Path) -> None:
     )
 
     config = HiggsAudioV2Config(**language_model_config())
-    model = HiggsAudioV2ForConditionalGeneration(config)
+    model: Any = HiggsAudioV2ForConditionalGeneration(config)
     state = torch.load(weights, map_location="cpu")
     # Speaking needs no text head, and transformers builds none by default: 147 kB less to ship.
     del state["text_lm_head.weight"]
     model.load_state_dict(state)
-    model.generation_config = GenerationConfig(
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         bos_token_id=config.bos_token_id,
         eos_token_id=config.eos_token_id,
         pad_token_id=config.pad_token_id,

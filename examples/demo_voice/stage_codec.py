@@ -44,7 +44,7 @@ class Clips:
 
     def poll(self, limit: int) -> list[torch.Tensor]:
         """Reads at most `limit` new chunks; returns their samples (int16)."""
-        fresh = []
+        fresh: list[torch.Tensor] = []
         for path in sorted(self.folder.glob("chunk_[0-9][0-9][0-9][0-9].npz")):
             if path.name not in self.seen and len(fresh) < limit:
                 self.seen.add(path.name)
@@ -130,7 +130,8 @@ def write_codes(codec: TrainableCodec, clips: Clips, limit: int, path: Path) -> 
             parts.append(chunk[name])
     codes = encode_clips(codec, waves)
     rows = np.concatenate([c.numpy().T for c in codes])
-    np.savez(path, codes=rows, **{name: np.concatenate(parts) for name, parts in fields.items()})
+    arrays: dict[str, Any] = {name: np.concatenate(parts) for name, parts in fields.items()}
+    np.savez(path, codes=rows, **arrays)
     return len(waves)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -86,7 +87,8 @@ def attended(text: str, spans: npt.NDArray[np.uint16], frames: int) -> npt.NDArr
         at_char += [float(first), first + max(letters - 1, 0)]
     at_time += [max(at_time[-1], moments[-1]) + 1.0]
     at_char += [float(len(text) - 1)]
-    return np.interp(moments, at_time, at_char).astype(np.float32)
+    result: npt.NDArray[np.float32] = np.interp(moments, at_time, at_char).astype(np.float32)
+    return result
 
 
 def padded(rows: list[list[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -219,11 +221,11 @@ def held_out_batches(table: ClipTable) -> dict[str, PackedBatch]:
     return result
 
 
-def build_model(device: torch.device) -> torch.nn.Module:
+def build_model(device: torch.device) -> Any:
     from transformers import HiggsAudioV2Config, HiggsAudioV2ForConditionalGeneration
 
     config = HiggsAudioV2Config(**language_model_config())
-    model: torch.nn.Module = HiggsAudioV2ForConditionalGeneration(config, use_text_head=True)
+    model: Any = HiggsAudioV2ForConditionalGeneration(config, use_text_head=True)
     with torch.no_grad():
         for layer in model.model.layers:
             for out in (layer.self_attn.o_proj, layer.mlp.down_proj, layer.audio_mlp.down_proj):
