@@ -49,6 +49,19 @@ constexpr std::uint64_t kOpen = std::uint64_t{1} << 16;
 constexpr int kJobShift = 32;
 std::uint64_t job_of(std::uint64_t gate) { return gate >> kJobShift; }
 
+class CallerCount {
+ public:
+  explicit CallerCount(std::atomic<std::int32_t>& count) : count_(count), now_(++count) {}
+  ~CallerCount() { --count_; }
+  CallerCount(const CallerCount&) = delete;
+  CallerCount& operator=(const CallerCount&) = delete;
+  std::int32_t now() const { return now_; }  // callers when this one came, itself included
+
+ private:
+  std::atomic<std::int32_t>& count_;
+  const std::int32_t now_;
+};
+
 }  // namespace
 
 struct ThreadPool::Impl {
@@ -65,8 +78,19 @@ struct ThreadPool::Impl {
     for (std::thread& worker : workers) worker.join();
   }
 
+  // Callers share the CPUs: with as many callers as threads each works alone, and so does one that
+  // finds the workers taken. Waiting would add another's operation to every operation of a step.
   void run(std::int64_t total, std::int64_t grain, const Body& work_body) {
-    const std::lock_guard lock(turn);
+    const CallerCount callers(num_callers);
+    std::unique_lock lock(turn, std::defer_lock);
+    if (callers.now() < num_threads && lock.try_lock()) {
+      run_together(total, grain, work_body);
+    } else {
+      work_body(0, total);
+    }
+  }
+
+  void run_together(std::int64_t total, std::int64_t grain, const Body& work_body) {
     const std::int64_t wanted = num_threads * kRangesPerThread;
     body = &work_body;
     count = total;
@@ -135,7 +159,8 @@ struct ThreadPool::Impl {
 
   const std::int32_t num_threads;
   std::vector<std::thread> workers;
-  std::mutex turn;  // held by the thread whose job runs
+  std::mutex turn;  // held by the thread whose job the workers run
+  std::atomic<std::int32_t> num_callers{0};
 
   // The job; written while the gate is closed and nobody is inside.
   const Body* body = nullptr;

@@ -7,8 +7,9 @@
 
 namespace higgs_rt {
 
-// The calling thread takes part, so a pool of size 1 starts no thread. One parallel_for runs at a
-// time per pool; calls from several threads are taken in turn. Work items must not throw.
+// The calling thread takes part, so a pool of size 1 starts no thread. Several threads may call at
+// once: none waits for another, and those for whom no worker is left work alone. Work items must
+// not throw.
 class ThreadPool {
  public:
   // 0: as many as the process may run on.

@@ -52,7 +52,7 @@ TEST("workers that fell asleep wake for the next job") {
   EXPECT_EQ(total.load(), 2000);
 }
 
-TEST("calls from several threads are taken in turn") {
+TEST("several threads may call at once, more of them than the pool has") {
   ThreadPool pool(2);
   std::vector<std::thread> callers;
   std::vector<std::int64_t> sums(4, 0);
