@@ -3,7 +3,6 @@
 #include <memory>
 #include <new>
 #include <string>
-#include <utility>
 
 #include "api/c_convert.h"
 #include "higgs_rt/higgs_rt.h"
@@ -131,10 +130,10 @@ higgs_status higgs_submit(higgs_runtime* runtime, const higgs_request* request,
   return guarded([&] {
     require(stream, "stream") = nullptr;
     Runtime& loaded = *require(runtime, "runtime").runtime;
-    Request submitted = to_cpp(read_struct(request, default_request(), "request"));
+    const Request submitted = to_cpp(read_struct(request, default_request(), "request"));
     auto handle = std::make_unique<higgs_stream>();
     handle->num_codebooks = loaded.info().num_codebooks;
-    handle->stream = loaded.submit(std::move(submitted));
+    handle->stream = loaded.submit(submitted);
     *stream = handle.release();
     return HIGGS_OK;
   });

@@ -165,7 +165,7 @@ std::unique_ptr<Runtime> Runtime::load(const RuntimeConfig& config) {
   return std::make_unique<Runtime>(std::move(impl));
 }
 
-Stream Runtime::submit(Request request) {
+Stream Runtime::submit(const Request& request) {
   Session& session = *impl_->session;
   validate_output(request, info());
   validate_axes(request.prompt, info());
@@ -180,7 +180,7 @@ Stream Runtime::submit(Request request) {
                          .wake_executor = [&session] { session.executor.wake(); },
                          .wake_stage = [&session] { session.stage.notify(); }},
       session.codec.get());
-  const std::uint64_t id = session.executor.submit(std::move(request), stream->source());
+  const std::uint64_t id = session.executor.submit(request, stream->source());
   session.stage.add(stream);
   return Stream(std::make_shared<StreamState>(std::move(stream), impl_->session, id));
 }

@@ -8,21 +8,18 @@ namespace higgs_rt {
 
 WaveformStage::WaveformStage() : thread_([this] { run(); }) {}
 
-WaveformStage::~WaveformStage() { shutdown(); }
+WaveformStage::~WaveformStage() { stop(); }
 
-void WaveformStage::add(std::shared_ptr<SpeechStream> stream) {
+void WaveformStage::add(const std::shared_ptr<SpeechStream>& stream) {
+  bool stopped = false;
   {
     const std::scoped_lock lock(mutex_);
-    if (!stopped_) {
-      added_.push_back(std::move(stream));
-      notified_ = true;
-    }
+    stopped = stopped_;
+    if (!stopped) added_.push_back(stream);
+    notified_ = true;
   }
-  if (stream != nullptr) {
-    stream->abort();
-  } else {
-    changed_.notify_one();
-  }
+  if (stopped) return stream->abort();
+  changed_.notify_one();
 }
 
 void WaveformStage::notify() {
@@ -36,6 +33,10 @@ void WaveformStage::notify() {
 void WaveformStage::shutdown() {
   check(std::this_thread::get_id() != thread_.get_id(), "shutdown",
         "expected a call from outside of on_chunk, got one from inside");
+  stop();
+}
+
+void WaveformStage::stop() {
   {
     const std::scoped_lock lock(mutex_);
     stopped_ = true;

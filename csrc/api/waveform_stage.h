@@ -16,21 +16,24 @@ namespace higgs_rt {
 class WaveformStage {
  public:
   WaveformStage();
-  ~WaveformStage();  // shutdown()
+  ~WaveformStage();
+  WaveformStage(const WaveformStage&) = delete;
+  WaveformStage& operator=(const WaveformStage&) = delete;
 
   // Takes part in the rounds until it has ended and nothing is left for its callback. After
   // shutdown() the stream is ended, and its callback served, by the calling thread.
-  void add(std::shared_ptr<SpeechStream> stream);
+  void add(const std::shared_ptr<SpeechStream>& stream);
   // There may be work.
   void notify();
   // Ends all streams as cancelled and joins the thread; idempotent. Their sources must have
-  // finished, i.e. the executor is shut down.
+  // finished, i.e. the executor is shut down. Throws kInvalidArgument in a callback.
   void shutdown();
 
  private:
   using Streams = std::vector<std::shared_ptr<SpeechStream>>;
 
   void run();
+  void stop();
   bool wait(Streams& active);
 
   std::mutex mutex_;

@@ -23,6 +23,7 @@
 extern "C" {
 #endif
 
+/* NOLINTBEGIN(readability-identifier-naming): C names */
 typedef struct higgs_runtime higgs_runtime;
 typedef struct higgs_stream higgs_stream;
 
@@ -210,6 +211,7 @@ void higgs_stream_free(higgs_stream* stream);
 const char* higgs_last_error(void);
 const char* higgs_version(void);
 const char* higgs_build_info(void);
+/* NOLINTEND(readability-identifier-naming) */
 
 #ifdef __cplusplus
 }

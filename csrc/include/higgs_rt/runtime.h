@@ -58,7 +58,7 @@ class Runtime {
 
   // Throws Error: kInvalidArgument (names field, value and limit), kResourceExhausted (queue full),
   // kUnavailable (shut down).
-  Stream submit(Request request);
+  Stream submit(const Request& request);
 
   // Codes [num_codebooks, num_frames] -> mono PCM [num_frames * samples_per_frame].
   std::vector<float> decode_frames(const std::vector<std::int32_t>& codes, std::int32_t num_frames);
