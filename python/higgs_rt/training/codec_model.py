@@ -13,6 +13,7 @@ import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from typing import Any
 
 import torch
@@ -63,7 +64,7 @@ def import_codec_classes() -> tuple[Any, Any]:
 
         stand_in: Any = types.ModuleType("torchaudio")
         stand_in.functional = types.SimpleNamespace(resample=resample)
-        stand_in.__spec__ = types.SimpleNamespace(name="torchaudio", loader=None, origin="stand-in")
+        stand_in.__spec__ = ModuleSpec("torchaudio", None, origin="stand-in")
         sys.modules["torchaudio"] = stand_in
         import transformers.utils.import_utils as import_utils
 
