@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <random>
@@ -75,10 +76,11 @@ class TensorFile {
     const auto reach = static_cast<float>(item.deviation * std::sqrt(3.0));
     std::uniform_real_distribution<float> uniform(-reach, reach);
     for (float& value : block) value = uniform(random_) + static_cast<float>(item.mean);
-    if (item.period > 0) return write_values(file, zeroed(item, block));
-    for (std::size_t done = 0; done < count; done += block.size()) {
-      block.resize(std::min(block.size(), count - done));
-      write_values(file, block);
+    const std::string bytes = encode(item.period > 0 ? zeroed(item, block) : block);
+    const std::size_t total = count * size_of(dtype_);
+    for (std::size_t done = 0; done < total; done += bytes.size()) {
+      const std::size_t piece = std::min(bytes.size(), total - done);
+      file.write(bytes.data(), static_cast<std::streamsize>(piece));
     }
   }
 
@@ -94,16 +96,17 @@ class TensorFile {
     return all;
   }
 
-  void write_values(std::ofstream& file, const std::vector<float>& values) const {
-    if (dtype_ == DType::kF32) {
-      file.write(reinterpret_cast<const char*>(values.data()),
-                 static_cast<std::streamsize>(values.size() * sizeof(float)));
-      return;
+  std::string encode(const std::vector<float>& values) const {
+    std::string bytes(values.size() * size_of(dtype_), '\0');
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      if (dtype_ == DType::kF32) {
+        std::memcpy(bytes.data() + i * sizeof(float), &values[i], sizeof(float));
+      } else {
+        const BF16 rounded = to_bf16(values[i]);
+        std::memcpy(bytes.data() + i * sizeof(BF16), &rounded, sizeof(BF16));
+      }
     }
-    std::vector<BF16> rounded(values.size());
-    std::transform(values.begin(), values.end(), rounded.begin(), to_bf16);
-    file.write(reinterpret_cast<const char*>(rounded.data()),
-               static_cast<std::streamsize>(rounded.size() * sizeof(BF16)));
+    return bytes;
   }
 
   DType dtype_;
