@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def read_audio(path: str | Path, *, max_seconds: float | None = None) -> Audio:
     than `max_seconds`; of a too long file nothing beyond the limit is decoded.
     """
     path = Path(path)
-    if not path.is_file():
+    if not _is_file(path):
         found = "a directory" if path.is_dir() else "no such file"
         raise AudioError(f"[{path}] expected an audio file, got {found}")
     if path.stat().st_size == 0:
@@ -72,6 +73,13 @@ def read_audio(path: str | Path, *, max_seconds: float | None = None) -> Audio:
             return _read_open(path, file, max_seconds)
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
         raise AudioError(f"[{path}] expected a readable audio file, got: {error}") from None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:  # a name that is too long
+        raise AudioError(f"[{path}] expected an audio file, got: {error.strerror}") from None
 
 
 def _read_open(path: Path, file: Any, max_seconds: float | None) -> Audio:
@@ -85,10 +93,37 @@ def _read_open(path: Path, file: Any, max_seconds: float | None) -> Audio:
         _refuse_long(path, max_seconds, "more")
     if len(channels) == 0:
         raise AudioError(f"[{path}] expected samples, got none")
+    if file.format in ("WAV", "WAVEX"):  # libsndfile takes the file's size for the length
+        _refuse_cut_wav(path)
     # A compressed stream's declared length can be an estimate; a FLAC or PCM header is exact.
     if file.format not in ("MP3", "MPEG", "OGG") and len(channels) < declared:
         raise AudioError(f"[{path}] expected {declared} frames, got {len(channels)}: cut short")
     return Audio(channels.mean(axis=1, dtype=np.float32), rate)
+
+
+# A WAV file written to a pipe does not know its length and declares (nearly) the largest one.
+_UNKNOWN_WAV_BYTES = 0x7FFFF000
+
+
+def _refuse_cut_wav(path: Path) -> None:
+    """AudioError when the data chunk of a RIFF file goes on beyond the end of the file."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(4) != b"RIFF":
+            return
+        begin = 12
+        while begin + 8 <= size:
+            file.seek(begin)
+            name, length = struct.unpack("<4sI", file.read(8))
+            begin += 8
+            if name == b"data":
+                found = size - begin
+                if found < length < _UNKNOWN_WAV_BYTES:
+                    raise AudioError(
+                        f"[{path}] expected {length} bytes of samples, got {found}: cut short"
+                    )
+                return
+            begin += length + length % 2
 
 
 def _refuse_long(path: Path, max_seconds: float | None, got: str) -> None:
@@ -121,7 +156,11 @@ def check_writable(path: str | Path) -> None:
             f"[{path}] expected an extension of {', '.join(_WRITERS)}, got {path.suffix or 'none'}"
         )
     parent = path.parent
-    if path.is_dir():
+    try:
+        directory = path.is_dir()
+    except OSError as error:  # a name that is too long
+        raise AudioError(f"[{path}] expected a file name, got: {error.strerror}") from None
+    if directory:
         raise AudioError(f"[{path}] expected a file name, got a directory")
     if not parent.is_dir():
         raise AudioError(f"[{path}] expected an existing folder {parent}, got none")
@@ -181,6 +220,11 @@ def prepare_reference(
 
 
 def _from_array(array: npt.NDArray[Any], sample_rate: int | None) -> Audio:
+    if not isinstance(array, np.ndarray):
+        raise AudioError(
+            "[reference] expected a file, an Audio or an array of samples, "
+            f"got {type(array).__name__}"
+        )
     if sample_rate is None:
         raise AudioError("[reference] expected the sample_rate of an array, got none")
     if array.ndim not in (1, 2) or not np.issubdtype(array.dtype, np.floating):

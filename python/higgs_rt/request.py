@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import secrets
 import unicodedata
 from collections.abc import Sequence
@@ -109,13 +110,15 @@ class RequestBuilder:
             _sampling(options),
             max_columns=self._max_columns(text, segments, options.get("max_seconds")),
             stream=stream,
-            first_chunk_frames=options.get("first_chunk_frames", 8),
-            max_chunk_frames=options.get("max_chunk_frames", 64),
+            first_chunk_frames=integer("first_chunk_frames", options.get("first_chunk_frames", 8)),
+            max_chunk_frames=integer("max_chunk_frames", options.get("max_chunk_frames", 64)),
         )
 
     def _speakers(self, options: SpeakOptions) -> list[Reference | Profile]:
         voice, recording = options.get("voice"), options.get("ref_audio")
-        speakers = list(options.get("speakers", ()))
+        speakers = options.get("speakers", ())
+        if isinstance(speakers, str) or not isinstance(speakers, Sequence):
+            raise InvalidRequestError(f"[speakers] expected a list of speakers, got {speakers!r}")
         if (voice is not None) + (recording is not None) + bool(speakers) > 1:
             raise InvalidRequestError("[voice, ref_audio, speakers] expected one of them, got more")
         if recording is not None:
@@ -126,6 +129,8 @@ class RequestBuilder:
 
     def _recorded(self, recording: RecordingSource, options: SpeakOptions) -> Reference:
         words = options.get("ref_text")
+        if words is not None and not isinstance(words, str):
+            raise InvalidRequestError(f"[ref_text] expected a string, got {type(words).__name__}")
         if words is None or not words.strip():
             source = recording if isinstance(recording, str | Path) else "the reference recording"
             raise InvalidRequestError(f"[ref_text] expected the words spoken in {source}, got none")
@@ -136,7 +141,14 @@ class RequestBuilder:
     def _speaker(self, speaker: SpeakerSource) -> Reference | Profile:
         if isinstance(speaker, str):
             return self._checked(self._voices.load(speaker))
-        return self._checked(speaker) if isinstance(speaker, Voice) else speaker
+        if isinstance(speaker, Voice):
+            return self._checked(speaker)
+        if not isinstance(speaker, Reference | Profile):
+            raise InvalidRequestError(
+                "[voice, speakers] expected a name, Voice, Reference or Profile, "
+                f"got {type(speaker).__name__}"
+            )
+        return speaker
 
     def _checked(self, voice: Voice) -> Reference:
         codebooks, size = self._info.num_codebooks, self._info.codebook_vocab - 2
@@ -162,6 +174,7 @@ class RequestBuilder:
         if max_seconds is None:
             return min(math.ceil(estimated_seconds(text) * frame_rate) + extra, room)
         limit = (room - extra) / frame_rate
+        max_seconds = _real("max_seconds", max_seconds)
         if not 0 < max_seconds <= limit:
             raise InvalidRequestError(
                 f"[max_seconds] expected more than 0 and at most {limit:g} beside this prompt "
@@ -189,19 +202,35 @@ def _sampling(options: SpeakOptions) -> native.SamplingParams:
         "transformers": native.StreamRule.TRANSFORMERS,
     }
     rule = options.get("stream_rule", "first_eos")
-    if rule not in rules:
+    if not isinstance(rule, str) or rule not in rules:
         raise InvalidRequestError(f"[stream_rule] expected one of {sorted(rules)}, got {rule!r}")
     seed = options.get("seed")
     if seed is None:
         seed = secrets.randbits(32)
-    if not 0 <= seed < 1 << 64:
-        raise InvalidRequestError(f"[seed] expected 0..{(1 << 64) - 1}, got {seed}")
     return native.SamplingParams(
-        temperature=options.get("temperature", 0.7),
-        top_k=options.get("top_k", 0),
-        top_p=options.get("top_p", 0.95),
-        ras_window=options.get("ras_window", 7),
-        ras_max_repeat=options.get("ras_max_repeat", 2),
-        seed=seed,
+        temperature=_real("temperature", options.get("temperature", 0.7)),
+        top_k=integer("top_k", options.get("top_k", 0)),
+        top_p=_real("top_p", options.get("top_p", 0.95)),
+        ras_window=integer("ras_window", options.get("ras_window", 7)),
+        ras_max_repeat=integer("ras_max_repeat", options.get("ras_max_repeat", 2)),
+        seed=integer("seed", seed, 0, (1 << 64) - 1),
         rule=rules[rule],
     )
+
+
+def integer(field: str, value: object, low: int = -(1 << 31), high: int = (1 << 31) - 1) -> int:
+    """`value` as an int in low..high, else InvalidRequestError; by default what an int32 holds."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise InvalidRequestError(f"[{field}] expected an integer, got {value!r}")
+    if not low <= int(value) <= high:
+        raise InvalidRequestError(f"[{field}] expected {low}..{high}, got {value}")
+    return int(value)
+
+
+def _real(field: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise InvalidRequestError(f"[{field}] expected a number, got {value!r}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise InvalidRequestError(f"[{field}] expected a smaller number, got {value}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -9,7 +10,7 @@ from higgs_rt import _higgs_rt as native
 from higgs_rt.checkpoint.files import ModelFiles, resolve_model
 from higgs_rt.errors import CheckpointError
 from higgs_rt.prompt import DEFAULT_MAX_TEXT_CHARS, Convention, TextTokenizer, check_convention
-from higgs_rt.request import RequestBuilder, SpeakOptions
+from higgs_rt.request import RequestBuilder, SpeakOptions, integer
 from higgs_rt.speech import AsyncSpeechStream, Speech, SpeechStream
 from higgs_rt.voices import VoiceStore
 
@@ -81,14 +82,14 @@ class Runtime:
             codec_dir=str(files.codec_dir),
             device=device,
             backend=backend,
-            num_threads=threads,
-            max_batch=max_batch,
-            max_queue=max_queue,
-            max_step_tokens=max_step_tokens,
-            max_sequence=max_sequence,
-            block_tokens=block_tokens,
-            num_blocks=num_blocks,
-            max_buffered_chunks=max_buffered_chunks,
+            num_threads=integer("threads", threads),
+            max_batch=integer("max_batch", max_batch),
+            max_queue=integer("max_queue", max_queue),
+            max_step_tokens=integer("max_step_tokens", max_step_tokens),
+            max_sequence=integer("max_sequence", max_sequence),
+            block_tokens=integer("block_tokens", block_tokens),
+            num_blocks=integer("num_blocks", num_blocks),
+            max_buffered_chunks=integer("max_buffered_chunks", max_buffered_chunks),
         )
         store = VoiceStore(voices, codec_dir=files.codec_dir)
         return cls(
@@ -109,7 +110,10 @@ class Runtime:
 
     async def aspeak(self, text: str, **options: Unpack[SpeakOptions]) -> Speech:
         """`speak` without blocking the event loop; cancelling the task cancels the request."""
-        request = self._builder.build(text, False, options)
+        if options.get("ref_audio") is None:
+            request = self._builder.build(text, False, options)
+        else:  # encoding a recording takes a while
+            request = await asyncio.to_thread(self._builder.build, text, False, options)
         return await self._submit(request, AsyncSpeechStream).result()
 
     def astream(self, text: str, **options: Unpack[SpeakOptions]) -> AsyncSpeechStream:
@@ -160,7 +164,7 @@ class Runtime:
 
     def _submit(self, request: native.Request, kind: type[_Stream]) -> _Stream:
         stream = self._native.submit(request)
-        return kind(stream, self._info.sample_rate, int(request.sampling.seed))
+        return kind(self._native, stream, self._info.sample_rate, int(request.sampling.seed))
 
 
 def _prepare_codec(directory: Path) -> None:

@@ -70,9 +70,15 @@ class Speech:
 
 
 class _Request:
-    """A request in flight, and what its last chunk tells. Dropping it cancels the request."""
+    """A request in flight, and what its last chunk tells. Dropping it cancels the request.
 
-    def __init__(self, native: _higgs_rt.Stream, sample_rate: int, seed: int) -> None:
+    It keeps its runtime alive: `Runtime.load().stream(…)` speaks to its end.
+    """
+
+    def __init__(
+        self, runtime: _higgs_rt.Runtime, native: _higgs_rt.Stream, sample_rate: int, seed: int
+    ) -> None:
+        self._runtime = runtime
         self._native = native
         self.sample_rate = sample_rate
         self.seed = seed
@@ -149,17 +155,25 @@ class _Whole:
 class SpeechStream(_Request):
     """An iterator over chunks of samples, fp32 [n]. Closing or abandoning it cancels the request.
 
-    After the last chunk `finish` is "stop", "length" or "cancelled", and `columns` is set.
+    After the last chunk `finish` is "stop", "length" or "cancelled", and `columns` is set; after
+    an error `finish` is "error".
     """
 
     def next(self, timeout: float | None = None) -> Samples | None:
         """The next chunk, None after the last; TimeoutError when `timeout` seconds pass."""
-        while (chunk := self._native.next(timeout)) is not None:
+        while (chunk := self._next_chunk(timeout)) is not None:
             samples = self._take(chunk)
             if len(samples):
                 return samples
         self.finish = self.finish or "cancelled"
         return None
+
+    def _next_chunk(self, timeout: float | None) -> _higgs_rt.Chunk | None:
+        try:
+            return self._native.next(timeout)
+        except HiggsError:  # comes once, in place of the last chunk
+            self.finish = "error"
+            raise
 
     def __iter__(self) -> SpeechStream:
         """The stream itself."""
@@ -182,7 +196,7 @@ class SpeechStream(_Request):
         try:
             while True:
                 try:
-                    chunk = self._native.next(None if progress is None else period)
+                    chunk = self._next_chunk(None if progress is None else period)
                 except TimeoutError:
                     assert progress is not None
                     progress()
@@ -214,8 +228,10 @@ class AsyncSpeechStream(_Request):
     Chunks come from the runtime's own thread through `call_soon_threadsafe`; no thread waits.
     """
 
-    def __init__(self, native: _higgs_rt.Stream, sample_rate: int, seed: int) -> None:
-        super().__init__(native, sample_rate, seed)
+    def __init__(
+        self, runtime: _higgs_rt.Runtime, native: _higgs_rt.Stream, sample_rate: int, seed: int
+    ) -> None:
+        super().__init__(runtime, native, sample_rate, seed)
         self._chunks: asyncio.Queue[_higgs_rt.Chunk] = asyncio.Queue()
         native.on_chunk(_forwarder(asyncio.get_running_loop(), self._chunks, native))
 

@@ -123,6 +123,20 @@ def test_damaged_flac(tmp_path: Path) -> None:
     refuse(path, r"cut\.flac")
 
 
+def test_cut_wav(tmp_path: Path) -> None:
+    """libsndfile takes what there is of a cut file; of one from a pipe nobody knows the length."""
+    path = tmp_path / "cut.wav"
+    soundfile.write(path, tone(1.0, 24000), 24000)
+    content = path.read_bytes()
+    assert content[36:40] == b"data"
+    path.write_bytes(content[: len(content) // 2])
+    refuse(path, r"cut\.wav\] expected 48000 bytes of samples, got 23978: cut short")
+    path.write_bytes(content[:40] + b"\xff\xff\xff\xff" + content[44:])
+    assert read_audio(path).seconds == 1.0
+    path.write_bytes(content + b"LIST\x04\0\0\0abcd")
+    assert read_audio(path).seconds == 1.0
+
+
 def test_silence_and_values_that_are_not_numbers(tmp_path: Path) -> None:
     refuse(np.zeros(24000, np.float32), "silent", sample_rate=24000)
     refuse(tone(1.0, 24000, level=5e-4), "got 0.0005: silent", sample_rate=24000)
@@ -160,6 +174,7 @@ def test_arrays_that_are_no_audio() -> None:
     refuse(tone(1.0, 24000), "sample_rate")
     refuse(np.zeros((2, 3, 4), np.float32), "shape", sample_rate=24000)
     refuse(np.ones(24000, np.int16), "floating", sample_rate=24000)
+    refuse([0.5] * 24000, "got list", sample_rate=24000)
     refuse(Audio(np.zeros(0, np.float32), 24000), "got 0.000 s")
 
 
@@ -175,6 +190,9 @@ def test_outputs_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "folder.wav").mkdir()
     with pytest.raises(AudioError, match="got a directory"):
         write_audio(tmp_path / "folder.wav", samples, 24000)
+    for refused in (write_audio, lambda path, *_: read_audio(path)):
+        with pytest.raises(AudioError, match="too long"):
+            refused(tmp_path / f"{'a' * 300}.wav", samples, 24000)
     with pytest.raises(AudioError, match="1-D"):
         write_audio(tmp_path / "two.wav", np.zeros((4, 2), np.float32), 24000)
     with pytest.raises(AudioError):

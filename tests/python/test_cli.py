@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from higgs_rt.cli import main
 from higgs_rt.cli.app import app
 from higgs_rt.speech import SpeechStream
 from recordings import make_recording
@@ -190,6 +191,7 @@ def test_stereo_and_telephone_references_are_converted(
         ([TEXT, "--voice", "a", "--ref", "b.wav", "--ref-text", "c"], ["expected one of them"]),
         ([TEXT, "--temperature", "-1"], ["temperature", "-1"]),
         ([TEXT, "--top-k", "99"], ["top_k", "99"]),
+        ([TEXT, "--top-k", "99999999999"], ["[top_k]", "99999999999"]),
         ([TEXT, "--top-p", "1.5"], ["top_p", "1.5"]),
         ([TEXT, "--max-seconds", "0"], ["[max_seconds]"]),
         ([TEXT, "--seed", "-4"], ["[seed]", "-4"]),
@@ -197,8 +199,10 @@ def test_stereo_and_telephone_references_are_converted(
         ([TEXT, "-o", "out.mp3"], ["out.mp3", ".wav"]),
         ([TEXT, "-o", "absent/out.wav"], ["absent", "folder"]),
         ([TEXT, "-o", "/proc/out.wav"], ["/proc/out.wav"]),
+        ([TEXT, "-o", "a" * 300 + ".wav"], ["aaa.wav", "too long"]),
         ([TEXT, "--device", "tpu"], ["tpu"]),
         ([TEXT, "--threads", "-1"], ["threads", "-1"]),
+        ([TEXT, "--threads", "99999999999"], ["threads", "99999999999"]),
         ([TEXT, "--model", "absent"], ["absent", "model directory"]),
     ],
 )
@@ -276,6 +280,22 @@ def test_ctrl_c_while_streaming_keeps_what_is_made(
     samples, _ = soundfile.read(target)
     assert len(samples) == 960 * (8 + 16)
     assert [path.name for path in tmp_path.iterdir()] == ["out.wav"]
+
+
+def test_ctrl_c_inside_an_import(model: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python turns what `__set_name__` raises into a RuntimeError of its own."""
+
+    def interrupted(*_: object) -> None:
+        raise RuntimeError("__set_name__") from KeyboardInterrupt()
+
+    monkeypatch.setattr("higgs_rt.cli.speak.open_output", interrupted)
+    result = run("speak", TEXT, *model)
+    assert (result.exit_code, result.stderr.strip()) == (130, "interrupted")
+
+    monkeypatch.setattr("higgs_rt.cli.app.app", interrupted)
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 130
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

@@ -400,6 +400,8 @@ def test_an_absent_tokenizer_file_is_named(tmp_path: Path) -> None:
         ("[SPEAKER0] -", r"\[text\] expected at least one letter or digit"),
         ("x" * 5001, r"\[text\] expected at most 5000 characters, got 5001"),
         ("Hi <|eot_id|> there", r"\[text\] .*control tokens.*<\|eot_id\|>"),
+        # Normalisation makes ASCII brackets of these.
+        ("Hi 《|eot_id|》 there", r"\[text\] .*control tokens.*<\|eot_id\|>"),
         ("bad \ud800", r"\[text\] expected valid Unicode"),
     ],
 )

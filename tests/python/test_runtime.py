@@ -355,6 +355,23 @@ def test_errors_name_the_culprit_and_harm_no_other(
         (TEXT, {"max_seconds": 1e6}, InvalidRequestError, r"\[max_seconds\].*1000000"),
         (TEXT, {"max_seconds": float("nan")}, InvalidRequestError, r"\[max_seconds\].*nan"),
         (TEXT, {"loudness": 3}, TypeError, "'loudness'"),
+        (TEXT, {"temperature": "1"}, InvalidRequestError, r"\[temperature\].*'1'"),
+        (TEXT, {"temperature": 10**400}, InvalidRequestError, r"\[temperature\]"),
+        (TEXT, {"top_p": None}, InvalidRequestError, r"\[top_p\].*None"),
+        (TEXT, {"top_k": 1.5}, InvalidRequestError, r"\[top_k\].*1\.5"),
+        (
+            TEXT,
+            {"top_k": 1 << 40},
+            InvalidRequestError,
+            r"\[top_k\].*2147483647, got 1099511627776",
+        ),
+        (TEXT, {"ras_window": True}, InvalidRequestError, r"\[ras_window\].*True"),
+        (TEXT, {"seed": 1.0}, InvalidRequestError, r"\[seed\].*1\.0"),
+        (TEXT, {"max_seconds": "3"}, InvalidRequestError, r"\[max_seconds\].*'3'"),
+        (TEXT, {"max_chunk_frames": 2.0}, InvalidRequestError, r"\[max_chunk_frames\]"),
+        (TEXT, {"voice": 3}, InvalidRequestError, r"\[voice, speakers\].*got int"),
+        (TEXT, {"speakers": "anna"}, InvalidRequestError, r"\[speakers\].*'anna'"),
+        (TEXT, {"ref_audio": recording, "ref_text": 3}, InvalidRequestError, r"\[ref_text\].*int"),
     ]
     for text, fault, kind, message in faults:
         with pytest.raises(kind, match=message):
@@ -393,6 +410,37 @@ def test_loading_names_what_is_missing(tmp_path: Path, random_model: Path) -> No
         Runtime.load(random_model, max_batch=0)
     with pytest.raises(InvalidRequestError, match=r"\[convention\]"):
         Runtime.load(random_model, convention="llama")  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequestError, match=r"\[threads\].*1099511627776"):
+        Runtime.load(random_model, threads=1 << 40)
+
+
+def test_a_stream_keeps_its_runtime(random_model: Path, runtime: Runtime) -> None:
+    """Nothing but the stream holds the runtime here."""
+    expected = runtime.speak(TEXT, **GREEDY).samples
+    streamed = list(Runtime.load(random_model, threads=1).stream(TEXT, **GREEDY))
+    np.testing.assert_array_equal(np.concatenate(streamed), expected)
+
+    async def listen() -> list[NDArray[np.float32]]:
+        spoken = Runtime.load(random_model, threads=1).astream(TEXT, **GREEDY)
+        return [chunk async for chunk in spoken]
+
+    np.testing.assert_array_equal(np.concatenate(asyncio.run(listen())), expected)
+
+
+def test_encoding_leaves_the_event_loop_free(
+    runtime: Runtime, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = runtime.voices.encoder.encode
+    threads: list[threading.Thread] = []
+
+    def noted(*args: Any, **options: Any) -> Voice:
+        threads.append(threading.current_thread())
+        return encode(*args, **options)
+
+    monkeypatch.setattr(runtime.voices.encoder, "encode", noted)
+    asyncio.run(runtime.aspeak(TEXT, ref_audio=recording, ref_text="Who is it?", **GREEDY))
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
 
 
 @pytest.mark.parametrize("layout", ["original", "transformers"])

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from higgs_rt.cli import was_interrupted
 from higgs_rt.errors import HiggsError
 
 _Params = ParamSpec("_Params")
@@ -51,12 +52,12 @@ def reports_errors(command: Callable[_Params, _Result]) -> Callable[_Params, _Re
         except HiggsError as error:
             say(" ".join(str(error).split()), "bold red")
             raise typer.Exit(FAILURE) from None
-        except KeyboardInterrupt:
-            say("interrupted", "yellow")
-            raise typer.Exit(INTERRUPTED) from None
         except (typer.Exit, typer.Abort):
             raise
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
+            if was_interrupted(error):
+                say("interrupted", "yellow")
+                raise typer.Exit(INTERRUPTED) from None
             if os.environ.get(DEBUG_VARIABLE) or type(error).__module__.startswith(
                 ("click", "typer")
             ):

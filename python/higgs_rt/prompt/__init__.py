@@ -30,7 +30,7 @@ from higgs_rt.prompt.layouts import (
     check_convention,
     speech_messages,
 )
-from higgs_rt.prompt.limits import DEFAULT_MAX_TEXT_CHARS, check_text
+from higgs_rt.prompt.limits import DEFAULT_MAX_TEXT_CHARS, check_text, refuse_control_tokens
 from higgs_rt.prompt.normalize import normalize_text, speaker_tags
 from higgs_rt.prompt.tokenizer import TextTokenizer
 
@@ -88,8 +88,11 @@ def build_prompt(
         else:
             field = f"description of speaker {index}"
             check_text(speaker.description, field=field, max_chars=max_chars)
+    if normalize:
+        text = normalize_text(text)
+        refuse_control_tokens(text, field="text")
     messages = speech_messages(
-        normalize_text(text) if normalize else text,
+        text,
         speakers=speakers,
         scene=scene,
         placement=placement,

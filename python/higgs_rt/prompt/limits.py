@@ -32,12 +32,20 @@ def check_text(text: str, *, field: str = "text", max_chars: int = DEFAULT_MAX_T
         raise InvalidRequestError(f"[{field}] expected at least one word, got only white space")
     if any(unicodedata.category(char) == "Cs" for char in text):
         raise InvalidRequestError(f"[{field}] expected valid Unicode, got an unpaired surrogate")
+    refuse_control_tokens(text, field=field)
+    words = SPEAKER_TAG.sub("", text)
+    if not any(char.isalnum() for char in words):
+        shown = text.strip() if len(text) <= 40 else text.strip()[:40] + "…"
+        raise InvalidRequestError(f"[{field}] expected at least one letter or digit, got {shown!r}")
+
+
+def refuse_control_tokens(text: str, *, field: str) -> None:
+    """Raise InvalidRequestError, naming `field`, when `text` holds a control token.
+
+    Ask again after normalisation: it makes ASCII of other brackets, so it can make a token.
+    """
     control = _CONTROL_TOKEN.search(text)
     if control:
         raise InvalidRequestError(
             f"[{field}] expected no control tokens of the prompt format, got {control.group()}"
         )
-    words = SPEAKER_TAG.sub("", text)
-    if not any(char.isalnum() for char in words):
-        shown = text.strip() if len(text) <= 40 else text.strip()[:40] + "…"
-        raise InvalidRequestError(f"[{field}] expected at least one letter or digit, got {shown!r}")
