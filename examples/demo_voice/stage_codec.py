@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--probe", choices=("fft", "compile"), help="only check this machine")
     parser.add_argument("--lines", type=Path)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--audio", type=Path, default=Path("/tmp/demo_audio"))
+    parser.add_argument("--audio", type=Path, help="for spoken chunks; OUT/audio by default")
     parser.add_argument("--flite", type=Path, help="folder of an unpacked libflite1")
     parser.add_argument("--seconds", type=float, default=560.0, help="whole run")
     parser.add_argument(
@@ -162,6 +162,7 @@ def main() -> None:
         parser.error("expected --lines and --out")
     begin = time.monotonic()
     args.out.mkdir(parents=True, exist_ok=True)
+    audio = args.audio or args.out / "audio"
     log_file = (args.out / "codec.log").open("a", encoding="utf-8")
 
     def log(text: str) -> None:
@@ -169,7 +170,7 @@ def main() -> None:
         print(line, flush=True)
         print(line, file=log_file, flush=True)
 
-    processes = start_workers(args.lines, args.audio, args.workers, args.chunk, args.flite)
+    processes = start_workers(args.lines, audio, args.workers, args.chunk, args.flite)
     device = torch.device(args.device)
     torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = True
@@ -186,7 +187,7 @@ def main() -> None:
         log(f"FFT in a CUDA graph: {use_fft}; compiled snake: {compiled}")
         if compiled:
             compile_snake()
-    clips = Clips(args.audio)
+    clips = Clips(audio)
     pool = AudioPool(
         torch.zeros(int(args.pool_hours * 3600 * 24_000), dtype=torch.int16, device=device)
     )

@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--lines", type=Path, required=True)
     parser.add_argument("--codec", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--audio", type=Path, default=Path("/tmp/demo_audio"))
+    parser.add_argument("--audio", type=Path, help="for spoken chunks; OUT/audio by default")
     parser.add_argument("--flite", type=Path, help="folder of an unpacked libflite1")
     parser.add_argument("--seconds", type=float, default=540.0, help="whole run")
     parser.add_argument("--adversarial-share", type=float, default=0.5)
@@ -42,6 +42,7 @@ def main() -> None:
     args = parser.parse_args()
     begin = time.monotonic()
     args.out.mkdir(parents=True, exist_ok=True)
+    audio = args.audio or args.out / "audio"
     log_file = (args.out / "refine.log").open("a", encoding="utf-8")
 
     def log(text: str) -> None:
@@ -52,13 +53,13 @@ def main() -> None:
     rows = args.lines.read_text(encoding="utf-8").splitlines()[: args.chunks * args.chunk]
     lines = args.out / "lines.tsv"
     lines.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    processes = start_workers(lines, args.audio, args.workers, args.chunk, args.flite)
+    processes = start_workers(lines, audio, args.workers, args.chunk, args.flite)
     device = torch.device(args.device)
     torch.manual_seed(0)
     codec = build_codec()
     load_weights(codec, args.codec)
     codec.to(device)
-    clips = Clips(args.audio)
+    clips = Clips(audio)
     waves: list[torch.Tensor] = []
     while len(clips.chunks) < args.chunks:
         alive = any(process.poll() is None for process in processes)
