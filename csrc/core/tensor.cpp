@@ -1,8 +1,28 @@
 #include "core/tensor.h"
 
+#include <algorithm>
+
 #include "core/check.h"
 
 namespace higgs_rt {
+
+Shape::Shape(std::initializer_list<std::int64_t> extents) {
+  for (const std::int64_t extent : extents) push_back(extent);
+}
+
+void Shape::push_back(std::int64_t extent) {
+  check(rank_ < kMaxRank, "tensor", "expected at most ", kMaxRank, " axes, got more");
+  extents_[rank_++] = extent;
+}
+
+std::int64_t Shape::at(std::size_t axis) const {
+  check_internal(axis < rank_, "tensor", "expected an axis below ", rank_, ", got ", axis);
+  return extents_[axis];
+}
+
+bool Shape::operator==(const Shape& other) const {
+  return std::equal(begin(), end(), other.begin(), other.end());
+}
 
 std::int64_t num_elements(const Shape& shape) {
   std::int64_t count = 1;
@@ -54,8 +74,10 @@ template std::int32_t* TensorView::as<std::int32_t>() const;
 template std::uint8_t* TensorView::as<std::uint8_t>() const;
 
 TensorView TensorView::slice(std::int64_t begin, std::int64_t count) const {
-  check_internal(!shape.empty() && begin >= 0 && count >= 0 && begin + count <= shape[0], "tensor",
-                 "expected a range within ", to_string(shape), ", got ", begin, " + ", count);
+  if (shape.empty() || begin < 0 || count < 0 || begin + count > shape[0]) {
+    fail(ErrorCode::kInternal, "tensor", "expected a range within ", to_string(shape), ", got ",
+         begin, " + ", count);
+  }
   const std::int64_t row = shape[0] == 0 ? 0 : size() / shape[0];
   TensorView part{static_cast<char*>(data) + static_cast<std::size_t>(begin * row) * size_of(dtype),
                   dtype, shape};

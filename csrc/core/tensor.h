@@ -1,17 +1,44 @@
 // Contiguous row-major tensors: TensorView refers to memory, Tensor owns it.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "core/device.h"
 #include "core/dtype.h"
 
 namespace higgs_rt {
 
-using Shape = std::vector<std::int64_t>;
+// Extents of up to kMaxRank axes, kept in place: views are made and copied some hundred times in a
+// decode step, and must not allocate.
+class Shape {
+ public:
+  static constexpr std::size_t kMaxRank = 8;
+
+  Shape() = default;
+  Shape(std::initializer_list<std::int64_t> extents);  // NOLINT: written as {rows, columns}
+
+  // Throws kInvalidArgument beyond kMaxRank axes.
+  void push_back(std::int64_t extent);
+  std::size_t size() const { return rank_; }
+  bool empty() const { return rank_ == 0; }
+  std::int64_t* begin() { return extents_.data(); }
+  std::int64_t* end() { return extents_.data() + rank_; }
+  const std::int64_t* begin() const { return extents_.data(); }
+  const std::int64_t* end() const { return extents_.data() + rank_; }
+  std::int64_t& operator[](std::size_t axis) { return extents_[axis]; }
+  std::int64_t operator[](std::size_t axis) const { return extents_[axis]; }
+  std::int64_t at(std::size_t axis) const;  // throws kInternal beyond the last axis
+  bool operator==(const Shape& other) const;
+
+ private:
+  std::array<std::int64_t, kMaxRank> extents_{};
+  std::size_t rank_ = 0;
+};
 
 std::int64_t num_elements(const Shape& shape);
 std::string to_string(const Shape& shape);

@@ -60,8 +60,11 @@ SafetensorsFile::Entry parse_entry(const Json& json, const std::string& where, s
   const std::size_t element = element_bytes(entry.dtype);
   check(element != 0, where.c_str(), "expected a known dtype, got ",
         dtype == nullptr ? "none" : dtype->describe());
-  entry.shape = non_negative(json.find("shape"));
-  check(!has_negative(entry.shape), where.c_str(), "expected a shape of integers >= 0");
+  const auto extents = non_negative(json.find("shape"));
+  check(!has_negative(extents), where.c_str(), "expected a shape of integers >= 0");
+  check(extents.size() <= Shape::kMaxRank, where.c_str(), "expected at most ", Shape::kMaxRank,
+        " axes, got ", extents.size());
+  for (const std::int64_t extent : extents) entry.shape.push_back(extent);
   const auto offsets = non_negative(json.find("data_offsets"));
   check(offsets.size() == 2 && !has_negative(offsets) && offsets[0] <= offsets[1], where.c_str(),
         "expected data_offsets [begin, end]");

@@ -12,8 +12,10 @@ namespace {
 // The first elements of a workspace, seen as `shape`.
 TensorView as_shape(const TensorView& memory, Shape shape) {
   TensorView view{memory.data, memory.dtype, std::move(shape)};
-  check_internal(view.size() <= memory.size(), "decoder", "expected at most ",
-                 to_string(memory.shape), ", got ", to_string(view.shape));
+  if (view.size() > memory.size()) {
+    fail(ErrorCode::kInternal, "decoder", "expected at most ", to_string(memory.shape), ", got ",
+         to_string(view.shape));
+  }
   return view;
 }
 

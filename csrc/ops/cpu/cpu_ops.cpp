@@ -14,8 +14,9 @@ constexpr std::int64_t kMinWork = 192 * 1024;
 
 void expect_form(const char* op, const char* name, const TensorView& view, bool dtype_ok,
                  const char* dtypes, const Shape& shape) {
-  check_internal(dtype_ok && view.shape == shape, op, name, ": expected ", dtypes, ' ',
-                 to_string(shape), ", got ", name_of(view.dtype), ' ', to_string(view.shape));
+  if (dtype_ok && view.shape == shape) return;  // the text is made for failures only
+  fail(ErrorCode::kInternal, op, name, ": expected ", dtypes, ' ', to_string(shape), ", got ",
+       name_of(view.dtype), ' ', to_string(view.shape));
 }
 
 }  // namespace
@@ -35,8 +36,8 @@ void expect_weight(const char* op, const char* name, const TensorView& view, con
 }
 
 void expect_rank(const char* op, const char* name, const TensorView& view, std::size_t rank) {
-  check_internal(view.shape.size() == rank, op, name, ": expected ", rank, " axes, got ",
-                 to_string(view.shape));
+  if (view.shape.size() == rank) return;
+  fail(ErrorCode::kInternal, op, name, ": expected ", rank, " axes, got ", to_string(view.shape));
 }
 
 const std::uint16_t* bf16_bits(const TensorView& view) { return &view.as<BF16>()->bits; }
