@@ -2,6 +2,7 @@
 #include "higgs_rt/runtime.h"
 
 #include <filesystem>
+#include <thread>
 #include <utility>
 
 #include "api/backend.h"
@@ -158,7 +159,15 @@ struct Runtime::Impl {
 
 Runtime::Runtime(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
-Runtime::~Runtime() { shutdown(); }
+Runtime::~Runtime() {
+  const std::shared_ptr<Session>& session = impl_->session;
+  if (session->stage.is_current_thread()) {
+    // A callback dropped the runtime, and its thread cannot wait for its own end.
+    std::thread([session] { session->shutdown(); }).detach();
+  } else {
+    session->shutdown();
+  }
+}
 
 std::unique_ptr<Runtime> Runtime::load(const RuntimeConfig& config) {
   auto impl = std::make_unique<Impl>(Impl{std::make_shared<Session>(config)});

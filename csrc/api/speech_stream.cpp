@@ -76,7 +76,7 @@ Stream::Poll SpeechStream::next(Chunk& chunk, std::optional<std::chrono::millise
 void SpeechStream::set_callback(std::function<void(const Chunk&)> callback) {
   const std::scoped_lock lock(mutex_);
   check(!has_callback_, "on_chunk", "expected one callback per stream, got a second one");
-  callback_ = std::move(callback);
+  callback_ = std::make_shared<std::function<void(const Chunk&)>>(std::move(callback));
   has_callback_ = true;
 }
 
@@ -220,7 +220,7 @@ bool SpeechStream::deliver() {
   bool delivered = false;
   while (true) {
     Chunk chunk;
-    std::function<void(const Chunk&)> callback;
+    std::shared_ptr<std::function<void(const Chunk&)>> callback;
     {
       const std::scoped_lock lock(mutex_);
       if (!has_callback_ || chunks_.empty()) return delivered;
@@ -229,7 +229,7 @@ bool SpeechStream::deliver() {
       gave_last_ = chunk.last;
       callback = chunk.last ? std::exchange(callback_, nullptr) : callback_;
     }
-    callback(chunk);
+    (*callback)(chunk);
     delivered = true;
   }
 }

@@ -94,7 +94,7 @@ class SpeechStream {
   std::deque<Chunk> chunks_;
   bool made_last_ = false;
   bool gave_last_ = false;
-  std::function<void(const Chunk&)> callback_;
+  std::shared_ptr<std::function<void(const Chunk&)>> callback_;  // until the last chunk
   bool has_callback_ = false;
   double first_chunk_ = -1;
   double finished_ = -1;

@@ -31,7 +31,7 @@ void WaveformStage::notify() {
 }
 
 void WaveformStage::shutdown() {
-  check(std::this_thread::get_id() != thread_.get_id(), "shutdown",
+  check(!is_current_thread(), "shutdown",
         "expected a call from outside of on_chunk, got one from inside");
   stop();
 }

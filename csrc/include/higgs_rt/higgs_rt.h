@@ -193,8 +193,8 @@ higgs_status higgs_submit(higgs_runtime* runtime, const higgs_request* request,
 higgs_status higgs_stream_next(higgs_stream* stream, int64_t timeout_ms, higgs_chunk* chunk);
 
 /* Calls back from a runtime thread for every chunk, the last one included; errors arrive in
- * chunk->error. Use either this, once, or higgs_stream_next. The callback must return soon and must
- * not free the runtime. It gets a full higgs_chunk of this library's size. */
+ * chunk->error. Use either this, once, or higgs_stream_next. The callback must return soon. It gets
+ * a full higgs_chunk of this library's size. */
 typedef void (*higgs_chunk_callback)(const higgs_chunk* chunk, void* user);
 higgs_status higgs_stream_on_chunk(higgs_stream* stream, higgs_chunk_callback callback, void* user);
 

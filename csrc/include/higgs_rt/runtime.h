@@ -54,7 +54,7 @@ class Runtime {
  public:
   // Loads checkpoint and codec. Throws Error that names the file, tensor or field at fault.
   static std::unique_ptr<Runtime> load(const RuntimeConfig& config);
-  ~Runtime();  // shutdown()
+  ~Runtime();  // shutdown(); in a callback of on_chunk it does not wait for the end
 
   // Throws Error: kInvalidArgument (names field, value and limit), kResourceExhausted (queue full),
   // kUnavailable (shut down).
@@ -65,7 +65,9 @@ class Runtime {
 
   const ModelInfo& info() const;
   RuntimeStats stats() const;
-  void shutdown();  // cancels what runs or waits, joins all threads; idempotent
+  // Cancels what runs or waits and joins all threads; idempotent. Throws kInvalidArgument in a
+  // callback of on_chunk.
+  void shutdown();
 
   struct Impl;
   explicit Runtime(std::unique_ptr<Impl> impl);

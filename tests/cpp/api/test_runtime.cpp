@@ -233,6 +233,24 @@ TEST("threads that submit, read, cancel, drop and call back do not disturb each 
   EXPECT_EQ(stats.free_blocks, stats.total_blocks);
 }
 
+TEST("a callback may drop the runtime, but not shut it down") {
+  std::shared_ptr<Runtime> runtime = Runtime::load(small_config(endless_model()));
+  Stream stream = runtime->submit(speech_request(400, 1, true));
+  Stream other = runtime->submit(speech_request(500, 2, false));
+  std::string refusal;
+  std::promise<void> dropped;
+  stream.on_chunk([&refusal, &dropped, held = std::move(runtime)](const Chunk&) mutable {
+    if (held == nullptr) return;
+    refusal = thrown([&] { held->shutdown(); });
+    held.reset();
+    dropped.set_value();
+  });
+  dropped.get_future().get();
+  EXPECT(refusal.find("outside of on_chunk") != std::string::npos);
+  EXPECT(read(other).finish == FinishReason::kCancelled);
+  while (!stream.done()) std::this_thread::yield();
+}
+
 TEST("a full queue refuses, and serves those that were accepted") {
   RuntimeConfig config = small_config(endless_model());
   config.max_batch = 1;
