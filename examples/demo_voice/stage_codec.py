@@ -206,19 +206,20 @@ def main() -> None:
             pool.append(samples)
         torch.save(codec.core.state_dict(), args.out / "codec.pt")
 
-    left = args.seconds - args.encode_seconds - (time.monotonic() - begin)
-    settings = CodecSettings(
-        seconds=left,
-        batch=args.batch,
-        max_steps=args.steps,
-        use_fft=use_fft,
-        seed_steps=() if args.resume else CodecSettings.seed_steps,
-    )
-    steps = train_codec(codec, pool, settings, log, refill)
-    log(
-        f"{steps} steps; {clips.count()} clips read, "
-        f"{pool.filled / 24_000 / 3600:.2f} h in the pool"
-    )
+    if args.steps > 0:  # 0: only make the code cache again
+        left = args.seconds - args.encode_seconds - (time.monotonic() - begin)
+        settings = CodecSettings(
+            seconds=left,
+            batch=args.batch,
+            max_steps=args.steps,
+            use_fft=use_fft,
+            seed_steps=() if args.resume else CodecSettings.seed_steps,
+        )
+        steps = train_codec(codec, pool, settings, log, refill)
+        log(
+            f"{steps} steps; {clips.count()} clips read, "
+            f"{pool.filled / 24_000 / 3600:.2f} h in the pool"
+        )
     round_to_bf16(codec)
     torch.save(codec.core.state_dict(), args.out / "codec.pt")
     torch.backends.cuda.matmul.allow_tf32 = False

@@ -233,6 +233,18 @@ def build_model(device: torch.device) -> Any:
     return model.to(device)
 
 
+def load_model(model: Any, path: Path) -> None:
+    """Loads ``lm.pt``, or the shipped ``model.safetensors``, whose text head starts anew."""
+    if path.suffix != ".safetensors":
+        model.load_state_dict(torch.load(path, map_location="cpu"))
+        return
+    from safetensors.torch import load_file
+
+    state = {name: tensor.float() for name, tensor in load_file(path).items()}
+    state["text_lm_head.weight"] = model.text_lm_head.weight
+    model.load_state_dict(state)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lines", type=Path, required=True)
@@ -262,7 +274,7 @@ def main() -> None:
     log(f"{len(table.frames)} clips, {len(table.codes)} frames ({len(table.codes) / 90_000:.1f} h)")
     model = build_model(device)
     if args.resume:
-        model.load_state_dict(torch.load(args.resume, map_location=device))
+        load_model(model, args.resume)
     log(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters on {device}")
     kinds = (
         ("plain to 39", 0, 39, False, 0, 1.0),
