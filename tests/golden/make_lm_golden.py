@@ -24,9 +24,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import HiggsAudioV2ForConditionalGeneration
+
 from higgs_rt.checkpoint.random_checkpoint import write_random_checkpoint
 from higgs_rt.checkpoint.safetensors_file import FloatArray, write_safetensors
-from transformers import HiggsAudioV2ForConditionalGeneration
 
 COMMON: dict[str, Any] = {"vocab": 300, "codebook_size": 30, "num_codebooks": 8}
 MODELS: dict[str, dict[str, Any]] = {

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import soundfile
+from safetensors.numpy import load_file, save_file
+
 from higgs_rt.checkpoint import (
     DEMO_DIRECTORY,
     small_codec_config,
     write_random_checkpoint,
     write_random_codec,
 )
-from safetensors.numpy import load_file, save_file
 
 # Helpers beside the tests are imported by name.
 sys.path.insert(0, str(Path(__file__).parent))

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from typer.testing import CliRunner, Result
+
 from higgs_rt.cli import main
 from higgs_rt.cli.app import app
 from higgs_rt.speech import SpeechStream
 from recordings import make_recording
-from typer.testing import CliRunner, Result
 
 TEXT = "The sun rises in the east."
 ENDLESS = ["--temperature", "0.5", "--top-k", "2", "--seed", "1"]

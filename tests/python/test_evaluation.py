@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from numpy.typing import NDArray
+
 from higgs_rt.audio import Audio
 from higgs_rt.errors import HiggsError, InvalidRequestError
 from higgs_rt.evaluation import (
@@ -23,7 +25,6 @@ from higgs_rt.evaluation import (
     spoken_words,
 )
 from higgs_rt.evaluation.recognisers import flat_unigram
-from numpy.typing import NDArray
 
 pytest.importorskip("jiwer")
 

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
 from higgs_rt.errors import CheckpointError, InvalidRequestError
 from higgs_rt.prompt import (
     AudioClip,
@@ -27,8 +30,6 @@ from higgs_rt.prompt import (
     speech_messages,
 )
 from llama_tokenizer import byte_ids, special_tokens, write_llama_tokenizer
-from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 SYSTEM = "<|start_header_id|>system<|end_header_id|>\n\n"
 USER = "<|start_header_id|>user<|end_header_id|>\n\n"

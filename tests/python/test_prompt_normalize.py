@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import pytest
-from higgs_rt.prompt import normalize_text, speaker_tags
 from hypothesis import given
 from hypothesis import strategies as st
+
+from higgs_rt.prompt import normalize_text, speaker_tags
 
 
 @pytest.mark.parametrize(

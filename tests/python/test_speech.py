@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from typer.testing import CliRunner
+
 from higgs_rt import Runtime
 from higgs_rt.cli.app import app
 from higgs_rt.evaluation import (
@@ -27,7 +29,6 @@ from higgs_rt.evaluation import (
 )
 from higgs_rt.evaluation.recognisers import Recogniser
 from higgs_rt.voices import VoiceStore
-from typer.testing import CliRunner
 
 pytestmark = pytest.mark.speech
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from safetensors.numpy import save_file
+
 from higgs_rt.audio import prepare_reference
 from higgs_rt.checkpoint import small_codec_config, write_random_codec
 from higgs_rt.errors import AudioError, CheckpointError, InvalidRequestError, VoiceError
@@ -22,7 +24,6 @@ from higgs_rt.voices import (
 )
 from higgs_rt.voices.package import main as package_main
 from recordings import make_recording
-from safetensors.numpy import save_file
 
 TEXT = "The sun rises in the east."
 

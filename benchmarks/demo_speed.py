@@ -1,0 +1,93 @@
+"""Speed of the packaged demo model through the Python API, codec included.
+
+    python benchmarks/demo_speed.py [--sentences FILE] [--voice NAME] [--threads N] [--json FILE]
+
+Prints the real-time factor of one request at a time, the time to the first audio of a stream, and
+the throughput of eight requests at a time over the same sentences and seeds (same speech). Every
+figure is the best of `--repeats` passes, since other programs on the machine can only slow one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from higgs_rt import Runtime
+
+SENTENCES = Path(__file__).resolve().parents[1] / "tests" / "data" / "sentences.txt"
+TOGETHER = 8
+
+
+def one_after_another(runtime: Runtime, lines: list[str], options: dict[str, Any]) -> float:
+    """Seconds of speech made."""
+    return sum(runtime.speak(line, seed=seed, **options).seconds for seed, line in enumerate(lines))
+
+
+def together(runtime: Runtime, lines: list[str], options: dict[str, Any]) -> float:
+    """The same with TOGETHER requests in flight: the next starts when the oldest has ended."""
+    flying: deque[Any] = deque()
+    seconds = 0.0
+    for seed, line in enumerate(lines):
+        if len(flying) == TOGETHER:
+            seconds += flying.popleft().result().seconds
+        flying.append(runtime.submit(line, seed=seed, **options))
+    return seconds + sum(stream.result().seconds for stream in flying)
+
+
+def first_audio(runtime: Runtime, line: str, options: dict[str, Any]) -> float:
+    """Seconds from the request to the first chunk of a stream."""
+    begin = time.perf_counter()
+    with runtime.stream(line, seed=0, **options) as stream:
+        next(iter(stream))
+        return time.perf_counter() - begin
+
+
+def best_rate(work: Callable[[], float], repeats: int) -> float:
+    """Most seconds of speech made per second."""
+    rates = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        seconds = work()
+        rates.append(seconds / (time.perf_counter() - begin))
+    return max(rates)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sentences", type=Path, default=SENTENCES)
+    parser.add_argument("--voice")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    lines = [line for line in arguments.sentences.read_text("utf-8").splitlines() if line.strip()]
+    options = {"voice": arguments.voice} if arguments.voice else {}
+    with Runtime.load(threads=arguments.threads, max_batch=TOGETHER) as runtime:
+        one_after_another(runtime, lines[:2], options)
+        single = best_rate(lambda: one_after_another(runtime, lines, options), arguments.repeats)
+        many = best_rate(lambda: together(runtime, lines, options), arguments.repeats)
+        first = min(first_audio(runtime, lines[0], options) for _ in range(arguments.repeats))
+        figures = {
+            "threads": runtime.info.num_threads,
+            "kernels": runtime.info.cpu_isa,
+            "sentences": len(lines),
+            "real_time_factor": 1 / single,
+            "audio_seconds_per_second": single,
+            "audio_seconds_per_second_together": many,
+            "gain_together": many / single,
+            "first_audio_seconds": first,
+        }
+    for name, value in figures.items():
+        print(f"{name:36} {value:.4g}" if isinstance(value, float) else f"{name:36} {value}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
