@@ -32,6 +32,10 @@ for example in cpp c; do
 done
 "$scratch/cpp/speak" "$model" "$scratch/cpp.pcm" 1 2 3
 "$scratch/c/speak_c" "$model" "$scratch/c.f32" 1 2 3
+if [ ! -s "$scratch/cpp.pcm" ]; then
+  echo "[examples] expected samples from the C++ example, got an empty file" >&2
+  exit 1
+fi
 # The same request in both languages: the same number of samples, of 2 and 4 bytes.
 if [ $(($(stat -c %s "$scratch/cpp.pcm") * 2)) -ne "$(stat -c %s "$scratch/c.f32")" ]; then
   echo "[examples] expected the same samples from C++ and C, got files of other sizes" >&2

@@ -10,7 +10,9 @@ int main(int argc, char** argv) {
     return 2;
   }
   try {
-    higgs_rt::write_random_lm(argv[1], {}, higgs_rt::DType::kF32, 1);
+    higgs_rt::RandomLmShape shape;
+    shape.endless = true;  // so that it speaks
+    higgs_rt::write_random_lm(argv[1], shape, higgs_rt::DType::kF32, 1);
     higgs_rt::write_random_codec(std::string(argv[1]) + "/codec", {}, 2);
   } catch (const std::exception& error) {
     std::cerr << error.what() << '\n';
