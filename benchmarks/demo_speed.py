@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from higgs_rt import Runtime
+from higgs_rt import Runtime, SpeechStream
 
 SENTENCES = Path(__file__).resolve().parents[1] / "tests" / "data" / "sentences.txt"
 TOGETHER = 8
@@ -30,7 +30,7 @@ def one_after_another(runtime: Runtime, lines: list[str], options: dict[str, Any
 
 def together(runtime: Runtime, lines: list[str], options: dict[str, Any]) -> float:
     """The same with TOGETHER requests in flight: the next starts when the oldest has ended."""
-    flying: deque[Any] = deque()
+    flying: deque[SpeechStream] = deque()
     seconds = 0.0
     for seed, line in enumerate(lines):
         if len(flying) == TOGETHER:
