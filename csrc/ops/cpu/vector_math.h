@@ -54,19 +54,25 @@ HIGGS_INLINE V sin_squared_small(V x) {
   return s * s;
 }
 
-// sin(x)^2 for any x; lanes beyond kSinLimit (and NaN) take the C library's sine.
-HIGGS_INLINE V sin_squared(V x) {
-  V result = sin_squared_small(x);
-  const VI small = (x <= kSinLimit) & (x >= -kSinLimit);
-  bool all_small = true;
-  for (int i = 0; i < kWidth; ++i) all_small = all_small && small[i] != 0;
-  if (__builtin_expect(all_small, 1)) return result;
+// Replaces the lanes of sin(x)^2 beyond kSinLimit (and NaN) by those of the C library's sine.
+[[gnu::noinline, gnu::cold]] inline void correct_sin_squared(const float* x, float* result) {
   for (int i = 0; i < kWidth; ++i) {
-    if (small[i] != 0) continue;
+    if (x[i] <= kSinLimit && x[i] >= -kSinLimit) continue;
     const float s = __builtin_sinf(x[i]);
     result[i] = s * s;
   }
-  return result;
+}
+
+// sin(x)^2 for any x.
+HIGGS_INLINE V sin_squared(V x) {
+  V result = sin_squared_small(x);
+  if (__builtin_expect(all((x <= kSinLimit) & (x >= -kSinLimit)), 1)) return result;
+  float angles[kWidth];
+  float squares[kWidth];
+  store(angles, x);
+  store(squares, result);
+  correct_sin_squared(angles, squares);
+  return load(squares);
 }
 
 }  // namespace higgs_rt::HIGGS_ISA

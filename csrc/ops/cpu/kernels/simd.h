@@ -115,6 +115,19 @@ HIGGS_INLINE V4 sum4(V a, V b, V c, V d) {
 }
 HIGGS_INLINE float sum(V v) { return sum4(v, v, v, v)[0]; }
 
+// Whether every lane of a comparison's result holds.
+HIGGS_INLINE bool all(VI lanes) {
+#if defined(__AVX512F__)
+  return _mm512_movepi32_mask((__m512i)lanes) == 0xffff;
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps((__m256)lanes) == 0xff;
+#else
+  std::int32_t holds = -1;
+  for (int i = 0; i < kWidth; ++i) holds &= lanes[i];
+  return holds != 0;
+#endif
+}
+
 HIGGS_INLINE V max(V a, V b) { return a > b ? a : b; }
 HIGGS_INLINE float max_lane(V v) {
   float m = v[0];
