@@ -1,8 +1,11 @@
 #include "api/codec.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 #include <vector>
+
+#include "core/check.h"
 
 namespace higgs_rt {
 
@@ -36,7 +39,11 @@ void Codec::decode_block(std::span<const std::int32_t> frames, std::int32_t begi
     const std::scoped_lock lock(mutex_);
     decoder_->decode_range(codes, right - left, begin - left, end - left, pcm);
   }
-  for (float& sample : pcm) sample = std::clamp(sample, -1.0F, 1.0F);
+  for (float& sample : pcm) {
+    check_internal(std::isfinite(sample), "codec", "frames ", begin, "..", end - 1,
+                   ": expected finite samples, got ", sample);
+    sample = std::clamp(sample, -1.0F, 1.0F);
+  }
 }
 
 }  // namespace higgs_rt

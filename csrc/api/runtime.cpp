@@ -1,6 +1,8 @@
 // Composition root: ties device, threads, engine, sampler, executor, codec and waveform stage.
 #include "higgs_rt/runtime.h"
 
+#include <unistd.h>
+
 #include <filesystem>
 #include <thread>
 #include <utility>
@@ -62,6 +64,21 @@ SamplerSpec sampler_spec(const RuntimeConfig& config, const EngineSpec& engine) 
 
 }  // namespace
 
+// The process that loaded a runtime. A fork of it has no threads, and locks may be held there for
+// ever: nothing can be asked or taken apart, so what the child drops is leaked.
+class Process {
+ public:
+  bool is_current() const { return ::getpid() == id_; }
+  void check_current() const {
+    if (is_current()) return;
+    fail(ErrorCode::kUnavailable, "runtime", "expected the process that loaded it, ", id_,
+         ", got its fork ", ::getpid(), ": load after forking");
+  }
+
+ private:
+  const ::pid_t id_ = ::getpid();
+};
+
 // Everything that streams may still refer to when the Runtime is gone. Members are destroyed in
 // reverse order: the executor's thread first, then the stage that its streams notify.
 struct Session {
@@ -74,10 +91,12 @@ struct Session {
 
   // The executor first: a stream ends when its source has.
   void shutdown() {
+    stage.check_caller();
     executor.shutdown();
     stage.shutdown();
   }
 
+  const Process process;
   const RuntimeConfig config;
   Backend backend;
   std::unique_ptr<Codec> codec;  // null: none
@@ -92,15 +111,22 @@ class StreamState {
   StreamState(std::shared_ptr<SpeechStream> stream, std::weak_ptr<Session> session,
               std::uint64_t id)
       : stream_(std::move(stream)), session_(std::move(session)), id_(id) {}
-  ~StreamState() { cancel(); }
+  ~StreamState() {
+    cancel();
+    if (!process_.is_current()) static_cast<void>(new std::shared_ptr(std::move(stream_)));
+  }
   StreamState(const StreamState&) = delete;
   StreamState& operator=(const StreamState&) = delete;
 
-  SpeechStream& stream() { return *stream_; }
+  SpeechStream& stream() {
+    process_.check_current();
+    return *stream_;
+  }
   std::uint64_t id() const { return id_; }
+  bool done() const { return !process_.is_current() || stream_->done(); }
 
   void cancel() {
-    if (stream_->done()) return;
+    if (done()) return;
     stream_->cancel();
     if (const auto session = session_.lock()) {
       session->executor.cancel(id_);
@@ -109,14 +135,15 @@ class StreamState {
   }
 
   void on_chunk(std::function<void(const Chunk&)> callback) {
-    stream_->set_callback(std::move(callback));
+    stream().set_callback(std::move(callback));
     // The stage may have done with the stream already; it comes back for its callback.
     if (const auto session = session_.lock()) return session->stage.add(stream_);
     stream_->abort();
   }
 
  private:
-  const std::shared_ptr<SpeechStream> stream_;
+  const Process process_;
+  std::shared_ptr<SpeechStream> stream_;
   const std::weak_ptr<Session> session_;
   const std::uint64_t id_;
 };
@@ -147,7 +174,7 @@ void Stream::on_chunk(std::function<void(const Chunk&)> callback) {
 }
 
 void Stream::cancel() { require(state_).cancel(); }
-bool Stream::done() const { return require(state_).stream().done(); }
+bool Stream::done() const { return require(state_).done(); }
 RequestTiming Stream::timing() const { return require(state_).stream().timing(); }
 std::uint64_t Stream::id() const { return require(state_).id(); }
 
@@ -161,7 +188,9 @@ Runtime::Runtime(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Runtime::~Runtime() {
   const std::shared_ptr<Session>& session = impl_->session;
-  if (session->stage.is_current_thread()) {
+  if (!session->process.is_current()) {
+    static_cast<void>(impl_.release());
+  } else if (session->stage.is_current_thread()) {
     // A callback dropped the runtime, and its thread cannot wait for its own end.
     std::thread([session] { session->shutdown(); }).detach();
   } else {
@@ -176,6 +205,7 @@ std::unique_ptr<Runtime> Runtime::load(const RuntimeConfig& config) {
 
 Stream Runtime::submit(const Request& request) {
   Session& session = *impl_->session;
+  session.process.check_current();
   validate_output(request, info());
   validate_axes(request.prompt, info());
   auto stream = std::make_shared<SpeechStream>(
@@ -196,6 +226,7 @@ Stream Runtime::submit(const Request& request) {
 
 std::vector<float> Runtime::decode_frames(const std::vector<std::int32_t>& codes,
                                           std::int32_t num_frames) {
+  impl_->session->process.check_current();
   Codec* codec = impl_->session->codec.get();
   if (codec == nullptr) {
     fail(ErrorCode::kUnsupported, "decode_frames",
@@ -222,7 +253,14 @@ std::vector<float> Runtime::decode_frames(const std::vector<std::int32_t>& codes
 }
 
 const ModelInfo& Runtime::info() const { return impl_->session->backend.info; }
-RuntimeStats Runtime::stats() const { return impl_->session->executor.stats(); }
-void Runtime::shutdown() { impl_->session->shutdown(); }
+
+RuntimeStats Runtime::stats() const {
+  impl_->session->process.check_current();
+  return impl_->session->executor.stats();
+}
+
+void Runtime::shutdown() {
+  if (impl_->session->process.is_current()) impl_->session->shutdown();
+}
 
 }  // namespace higgs_rt

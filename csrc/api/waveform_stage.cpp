@@ -30,9 +30,13 @@ void WaveformStage::notify() {
   changed_.notify_one();
 }
 
-void WaveformStage::shutdown() {
+void WaveformStage::check_caller() const {
   check(!is_current_thread(), "shutdown",
         "expected a call from outside of on_chunk, got one from inside");
+}
+
+void WaveformStage::shutdown() {
+  check_caller();
   stop();
 }
 

@@ -28,6 +28,7 @@ class WaveformStage {
   // Ends all streams as cancelled and joins the thread; idempotent. Their sources must have
   // finished, i.e. the executor is shut down. Throws kInvalidArgument in a callback.
   void shutdown();
+  void check_caller() const;  // of shutdown()
   // True in a callback.
   bool is_current_thread() const { return std::this_thread::get_id() == thread_.get_id(); }
 

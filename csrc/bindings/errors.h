@@ -2,6 +2,7 @@
 #pragma once
 
 #include "bindings/bindings.h"
+#include "bindings/gil.h"
 #include "higgs_rt/error.h"
 
 namespace higgs_rt::bindings {
@@ -13,8 +14,7 @@ namespace higgs_rt::bindings {
 template <class Load>
 auto load_model(Load&& load) {
   try {
-    py::gil_scoped_release release;
-    return load();
+    return without_gil(load);
   } catch (const Error& error) {
     raise_loading(error);
   }

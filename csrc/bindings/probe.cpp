@@ -6,6 +6,7 @@
 #include "api/config_check.h"
 #include "bindings/bindings.h"
 #include "bindings/errors.h"
+#include "bindings/gil.h"
 
 namespace higgs_rt::bindings {
 namespace {
@@ -13,11 +14,7 @@ namespace {
 py::array logits(Probe& probe, const std::vector<PromptSegment>& prompt, const py::array& columns,
                  std::int32_t chunk_rows) {
   const std::vector<std::int32_t> values = to_int32(columns, 2, "columns");
-  std::vector<float> out;
-  {
-    py::gil_scoped_release release;
-    out = probe.logits(prompt, values, chunk_rows);
-  }
+  std::vector<float> out = without_gil([&] { return probe.logits(prompt, values, chunk_rows); });
   const ModelInfo& info = probe.info();
   return to_array(std::move(out), {columns.shape(0), info.num_codebooks, info.codebook_vocab});
 }

@@ -4,6 +4,7 @@
 #include "api/config_check.h"
 #include "bindings/bindings.h"
 #include "bindings/errors.h"
+#include "bindings/gil.h"
 
 namespace higgs_rt::bindings {
 namespace {
@@ -79,8 +80,7 @@ void bind_stats(py::module_& module) {
 // Shutting down joins threads that may be waiting for the GIL, so it is released meanwhile.
 struct Shutdown {
   void operator()(Runtime* runtime) const {
-    py::gil_scoped_release release;
-    delete runtime;
+    without_gil([&] { delete runtime; });
   }
 };
 using Holder = std::unique_ptr<Runtime, Shutdown>;
@@ -109,11 +109,7 @@ py::object load(const RuntimeConfig& config) {
 py::array decode_frames(Runtime& runtime, const py::array& codes) {
   const std::vector<std::int32_t> values = to_int32(codes, 2, "codes");
   const auto num_frames = static_cast<std::int32_t>(codes.shape(1));
-  std::vector<float> pcm;
-  {
-    py::gil_scoped_release release;
-    pcm = runtime.decode_frames(values, num_frames);
-  }
+  std::vector<float> pcm = without_gil([&] { return runtime.decode_frames(values, num_frames); });
   const auto size = static_cast<py::ssize_t>(pcm.size());
   return to_array(std::move(pcm), {size});
 }
@@ -126,11 +122,16 @@ void bind_runtime(py::module_& module) {
   bind_stats(module);
   py::class_<Runtime, Holder>(module, "Runtime")
       .def_static("load", &load, py::arg("config"))
-      .def("submit", &Runtime::submit, py::arg("request"), py::call_guard<py::gil_scoped_release>())
+      .def(
+          "submit",
+          [](Runtime& runtime, const Request& request) {
+            return without_gil([&] { return runtime.submit(request); });
+          },
+          py::arg("request"))
       .def("decode_frames", &decode_frames, py::arg("codes"))
       .def_property_readonly("info", [](const Runtime& runtime) { return runtime.info(); })
       .def_property_readonly("stats", &Runtime::stats)
-      .def("shutdown", &Runtime::shutdown, py::call_guard<py::gil_scoped_release>());
+      .def("shutdown", [](Runtime& runtime) { without_gil([&] { runtime.shutdown(); }); });
   module.def("build_info", &build_info);
   module.def("version", &version);
 }

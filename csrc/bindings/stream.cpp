@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "bindings/bindings.h"
+#include "bindings/gil.h"
 #include "higgs_rt/runtime.h"
 
 namespace higgs_rt::bindings {
@@ -77,11 +78,7 @@ std::optional<Chunk> next(Stream& stream, std::optional<double> timeout) {
       wait = std::clamp(left, std::chrono::milliseconds{0}, kSignalPeriod);
     }
     Chunk chunk;
-    Stream::Poll got;
-    {
-      py::gil_scoped_release release;
-      got = stream.next_for(chunk, wait);
-    }
+    const Stream::Poll got = without_gil([&] { return stream.next_for(chunk, wait); });
     if (got == Stream::Poll::kChunk) return chunk;
     if (got == Stream::Poll::kEnd) return std::nullopt;
     if (PyErr_CheckSignals() != 0) throw py::error_already_set();
@@ -127,11 +124,10 @@ void bind_stream(py::module_& module) {
           "on_chunk",
           [](Stream& stream, py::function callback) {
             Callback held(std::move(callback));
-            py::gil_scoped_release release;
-            stream.on_chunk(std::move(held));
+            without_gil([&] { stream.on_chunk(std::move(held)); });
           },
           py::arg("callback"))
-      .def("cancel", &Stream::cancel, py::call_guard<py::gil_scoped_release>())
+      .def("cancel", [](Stream& stream) { without_gil([&] { stream.cancel(); }); })
       .def_property_readonly("done", &Stream::done)
       .def_property_readonly("id", &Stream::id)
       .def_property_readonly("timing", &Stream::timing);

@@ -1,7 +1,10 @@
 #include "model/codec_weights.h"
 
+#include <algorithm>
 #include <cmath>
+#include <set>
 #include <string>
+#include <string_view>
 
 #include "core/check.h"
 
@@ -24,6 +27,25 @@ Numbers to_numbers(const TensorView& tensor) {
   return out;
 }
 
+// Tensors of a whole codec that decoding does not need, in either layout (specification 2.2).
+bool is_for_encoding(const std::string& name) {
+  constexpr std::string_view kParts[] = {"acoustic_encoder.",
+                                         "encoder.",
+                                         "encoder_semantic.",
+                                         "decoder_semantic.",
+                                         "semantic_model.",
+                                         "fc.",
+                                         "fc1.",
+                                         "fc_prior.",
+                                         "fc_post1."};
+  constexpr std::string_view kQuantizerParts[] = {".project_in.weight", ".project_in.bias",
+                                                  ".embed_avg", ".cluster_size", ".inited"};
+  const auto begins = [&](std::string_view part) { return name.starts_with(part); };
+  const auto ends = [&](std::string_view part) { return name.ends_with(part); };
+  return std::ranges::any_of(kParts, begins) ||
+         (begins("quantizer.") && std::ranges::any_of(kQuantizerParts, ends));
+}
+
 class Loader {
  public:
   Loader(const CodecConfig& config, const Checkpoint& checkpoint, Device& device)
@@ -31,7 +53,15 @@ class Loader {
 
   // A tensor by its transformers name, as fp32.
   Numbers numbers(const std::string& name, const Shape& shape) const {
-    return to_numbers(checkpoint_.tensor(stored(name), shape));
+    return to_numbers(take(stored(name), shape));
+  }
+
+  // Throws kInvalidArgument that names the first tensor that no part of a codec has.
+  void refuse_others() const {
+    for (const std::string& name : checkpoint_.names()) {
+      check(used_.count(name) != 0 || is_for_encoding(name), checkpoint_.directory().c_str(),
+            "expected no other tensors than the codec's, got ", name);
+    }
   }
 
   Tensor on_device(const Numbers& values, const Shape& shape) const {
@@ -53,6 +83,11 @@ class Loader {
   }
 
  private:
+  TensorView take(const std::string& stored_name, const Shape& shape) const {
+    used_.insert(stored_name);
+    return checkpoint_.tensor(stored_name, shape);
+  }
+
   std::string stored(const std::string& name) const {
     if (config_.layout == Layout::kTransformers) return name;
     return original_codec_name(name, static_cast<std::int32_t>(config_.ratios.size()));
@@ -67,12 +102,12 @@ class Loader {
     if (checkpoint_.contains(parametrized + "original1")) {
       return fold(parametrized + "original0", parametrized + "original1", shape);
     }
-    return to_numbers(checkpoint_.tensor(base, shape));
+    return to_numbers(take(base, shape));
   }
 
   Numbers fold(const std::string& g_name, const std::string& v_name, const Shape& shape) const {
-    const Numbers g = to_numbers(checkpoint_.tensor(g_name, {shape[0], 1, 1}));
-    Numbers v = to_numbers(checkpoint_.tensor(v_name, shape));
+    const Numbers g = to_numbers(take(g_name, {shape[0], 1, 1}));
+    Numbers v = to_numbers(take(v_name, shape));
     const std::size_t width = v.size() / g.size();
     for (std::size_t row = 0; row < g.size(); ++row) {
       double sum = 0;
@@ -93,6 +128,7 @@ class Loader {
   const CodecConfig& config_;
   const Checkpoint& checkpoint_;
   Device& device_;
+  mutable std::set<std::string> used_;
 };
 
 // out [n, m] = a [n, k] b [k, m], summed in fp64.
@@ -184,6 +220,7 @@ CodecWeights load_codec_weights(const CodecConfig& config, const Checkpoint& che
   }
   weights.last_snake = loader.snake("acoustic_decoder.snake1", channels);
   weights.last = loader.conv("acoustic_decoder.conv2", {1, channels, kCodecKernel}, 1);
+  loader.refuse_others();
   return weights;
 }
 

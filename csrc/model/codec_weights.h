@@ -42,7 +42,8 @@ struct CodecWeights {
 inline constexpr std::int32_t kCodecDilations[] = {1, 3, 9};
 inline constexpr std::int64_t kCodecKernel = 7;
 
-// Throws kNotFound that names a missing tensor, kInvalidArgument for a shape or element type.
+// Throws kNotFound that names a missing tensor, kInvalidArgument for a shape or element type, or a
+// tensor that no codec has.
 CodecWeights load_codec_weights(const CodecConfig& config, const Checkpoint& checkpoint,
                                 Device& device);
 

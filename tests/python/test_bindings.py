@@ -262,6 +262,51 @@ def test_interpreter_exit_with_live_streams(endless_model: Path) -> None:
     assert (status, output) == (0, "end\n")
 
 
+def test_interpreter_exit_with_waiting_daemon_threads(endless_model: Path) -> None:
+    """Threads that wait, or get an error, when the interpreter ends must not abort the process."""
+    body = SCRIPT + (
+        "import threading, time\n"
+        "def wait():\n"
+        "    submit(3000, False).next()\n"
+        "def fail():\n"
+        "    while True:\n"
+        "        try: submit(0, False)\n"
+        "        except ValueError: pass\n"
+        "for target in (wait, wait, fail): threading.Thread(target=target, daemon=True).start()\n"
+        "time.sleep(0.3)\n"
+        "print('end')\n"
+    )
+    for _ in range(3):
+        status, output = run_script(body, endless_model)
+        assert (status, output) == (0, "end\n")
+
+
+def test_a_forked_child_can_end(endless_model: Path) -> None:
+    """Its threads did not survive: it is refused what it asks, and drops what it has."""
+    body = SCRIPT + (
+        "import os, sys, threading\n"
+        "stream = submit(3000, True)\n"
+        "stream.next()\n"
+        "waiting = submit(3000, False)\n"
+        "threading.Thread(target=lambda: waiting.next(), daemon=True).start()\n"
+        "for leave in (lambda: None, lambda: globals().clear()):\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        for ask in (lambda: submit(1, False), lambda: runtime.stats, stream.next):\n"
+        "            try: ask()\n"
+        "            except Exception as error: assert 'load after forking' in str(error), error\n"
+        "            else: os._exit(3)\n"
+        "        stream.cancel(); runtime.shutdown()\n"
+        "        leave()\n"
+        "        raise SystemExit(0)\n"
+        "    assert os.waitpid(child, 0)[1] == 0\n"
+        "assert stream.next() is not None\n"
+        "print('end')\n"
+    )
+    status, output = run_script(body, endless_model)
+    assert (status, output) == (0, "end\n")
+
+
 def test_module_says_what_it_is() -> None:
     assert native.version() in native.build_info()
     assert "cpu" in native.build_info()

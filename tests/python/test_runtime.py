@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 
 from higgs_rt import (
     AudioError,
@@ -412,6 +414,21 @@ def test_loading_names_what_is_missing(tmp_path: Path, random_model: Path) -> No
         Runtime.load(random_model, convention="llama")  # type: ignore[arg-type]
     with pytest.raises(InvalidRequestError, match=r"\[threads\].*1099511627776"):
         Runtime.load(random_model, threads=1 << 40)
+
+
+def test_a_codec_that_makes_no_numbers_is_an_error(random_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(random_model, tmp_path / "model")
+    path = tmp_path / "model" / "codec" / "model.safetensors"
+    tensors = load_file(path)
+    tensors["acoustic_decoder.conv1.bias"][:] = np.nan
+    save_file(tensors, path, {"format": "pt"})
+    with Runtime.load(tmp_path / "model", threads=1) as broken:
+        with pytest.raises(HiggsError, match=r"\[codec\].*finite.*nan"):
+            broken.speak(TEXT, **GREEDY)
+        stream = broken.stream(TEXT, **GREEDY)
+        with pytest.raises(HiggsError, match=r"\[codec\]"):
+            stream.result()
+        assert stream.finish == "error"
 
 
 def test_a_stream_keeps_its_runtime(random_model: Path, runtime: Runtime) -> None:

@@ -6,6 +6,8 @@
 //   while (stream.next(chunk)) play(chunk.pcm);
 //
 // Every function may be called from any thread. Nothing here survives fork(): load after forking.
+// In a fork of the process that loaded, streams and runtimes can be dropped; other calls are
+// refused with kUnavailable.
 #pragma once
 
 #include <chrono>

@@ -238,15 +238,18 @@ TEST("a callback may drop the runtime, but not shut it down") {
   Stream stream = runtime->submit(speech_request(400, 1, true));
   Stream other = runtime->submit(speech_request(500, 2, false));
   std::string refusal;
+  std::int32_t running = 0;
   std::promise<void> dropped;
-  stream.on_chunk([&refusal, &dropped, held = std::move(runtime)](const Chunk&) mutable {
+  stream.on_chunk([&refusal, &running, &dropped, held = std::move(runtime)](const Chunk&) mutable {
     if (held == nullptr) return;
     refusal = thrown([&] { held->shutdown(); });
+    running = held->stats().running;  // the refusal has changed nothing
     held.reset();
     dropped.set_value();
   });
   dropped.get_future().get();
   EXPECT(refusal.find("outside of on_chunk") != std::string::npos);
+  EXPECT_EQ(running, 2);
   EXPECT(read(other).finish == FinishReason::kCancelled);
   while (!stream.done()) std::this_thread::yield();
 }

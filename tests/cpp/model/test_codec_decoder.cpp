@@ -219,6 +219,11 @@ TEST("codec: malformed checkpoints are refused by field or tensor") {
       "", "", "fc2.bias] expected dtype F32 or BF16, got F16");
   refused([](StoredTensors& t) { t.at("acoustic_decoder.snake1.alpha").shape = {1}; }, "", "",
           "acoustic_decoder.snake1.alpha] expected shape [1, 1, 1], got [1]");
+  for (const std::string extra :
+       {"foo", "acoustic_decoder.block.5.snake1.alpha", "quantizer.quantizers.0.codebook.scale"}) {
+    refused([&](StoredTensors& t) { t[extra] = t.at("fc2.bias"); }, "", "",
+            "expected no other tensors than the codec's, got " + extra);
+  }
   const TemporaryDirectory pickle;
   pickle.write("model.pth", "x");
   EXPECT_THROWS(Codec(pickle.path()), "got only model.pth");
