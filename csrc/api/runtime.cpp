@@ -113,7 +113,8 @@ class StreamState {
       : stream_(std::move(stream)), session_(std::move(session)), id_(id) {}
   ~StreamState() {
     cancel();
-    if (!process_.is_current()) static_cast<void>(new std::shared_ptr(std::move(stream_)));
+    if (process_.is_current()) return;
+    new std::shared_ptr(std::move(stream_));  // NOLINT(bugprone-unhandled-exception-at-new)
   }
   StreamState(const StreamState&) = delete;
   StreamState& operator=(const StreamState&) = delete;
@@ -189,7 +190,7 @@ Runtime::Runtime(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Runtime::~Runtime() {
   const std::shared_ptr<Session>& session = impl_->session;
   if (!session->process.is_current()) {
-    static_cast<void>(impl_.release());
+    static_cast<void>(impl_.release());  // NOLINT(bugprone-unused-return-value)
   } else if (session->stage.is_current_thread()) {
     // A callback dropped the runtime, and its thread cannot wait for its own end.
     std::thread([session] { session->shutdown(); }).detach();
