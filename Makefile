@@ -41,9 +41,11 @@ $(VENV)/.test-tools: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet '.[test]'
 	touch $@ $(VENV)/.package
 
+# As it is: neither make nor the shell may read a text's quotes and dollars.
+export SPEAK_TEXT = $(value TEXT)
 speak: $(VENV)/.package
-	@test -n "$(TEXT)" || { echo 'usage: make speak TEXT="..." [OUT=speech.wav] [VOICE=slt]'; exit 2; }
-	@$(BIN)/higgs-rt speak "$(TEXT)" -o "$(OUT)" $(if $(VOICE),--voice "$(VOICE)")
+	@test -n "$$SPEAK_TEXT" || { echo 'usage: make speak TEXT="..." [OUT=speech.wav] [VOICE=slt]'; exit 2; }
+	@$(BIN)/higgs-rt speak -o "$(OUT)" $(if $(VOICE),--voice "$(VOICE)") -- "$$SPEAK_TEXT"
 
 test: test-cpp test-python test-speech
 

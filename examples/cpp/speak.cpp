@@ -1,7 +1,7 @@
 // Speaks with a model directory and text token ids, streaming, and writes 16-bit PCM:
 //   speak MODEL_DIR OUT.pcm ID ID ID ...
-// The ids are a whole prompt that ends with <|audio_out_bos|>; `python -m higgs_rt.prompt` or any
-// tokenizer makes them. Play with: ffplay -f s16le -ar 24000 OUT.pcm
+// The ids are a whole prompt that ends with <|audio_out_bos|>; build_prompt of the Python package
+// higgs_rt.prompt makes them, or any tokenizer. Play with: ffplay -f s16le -ar 24000 OUT.pcm
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -22,6 +22,11 @@ void write_pcm(std::ofstream& file, const std::vector<float>& samples) {
 }
 
 int speak(const std::string& model_dir, const std::string& path, std::vector<std::int32_t> ids) {
+  std::ofstream file(path, std::ios::binary);
+  if (!file) {
+    std::cerr << path << ": cannot be written\n";
+    return 1;
+  }
   higgs_rt::RuntimeConfig config;
   config.model_dir = model_dir;
   const auto runtime = higgs_rt::Runtime::load(config);
@@ -32,7 +37,6 @@ int speak(const std::string& model_dir, const std::string& path, std::vector<std
   request.stream = true;
   higgs_rt::Stream stream = runtime->submit(request);
 
-  std::ofstream file(path, std::ios::binary);
   higgs_rt::Chunk chunk;
   std::size_t samples = 0;
   while (stream.next(chunk)) {

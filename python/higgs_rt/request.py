@@ -32,6 +32,7 @@ SpeakerSource = str | Voice | Reference | Profile
 # Generous upper bounds of slow speech, for requests without `max_seconds`.
 _SECONDS_BASE = 5.0
 _SECONDS_PER_CHAR = 0.2
+_FASTEST = 0.2  # of these bounds: 25 characters a second, faster than anyone speaks
 _SECONDS_PER_WIDE_CHAR = 0.6  # a Chinese, Japanese or Korean character is a syllable or more
 
 
@@ -171,9 +172,17 @@ class RequestBuilder:
                 f"[text] expected a prompt of at most {self._info.max_sequence - extra - 1} "
                 f"positions (max_sequence), got {num_positions(segments)}"
             )
-        if max_seconds is None:
-            return min(math.ceil(estimated_seconds(text) * frame_rate) + extra, room)
         limit = (room - extra) / frame_rate
+        if max_seconds is None:
+            estimate = estimated_seconds(text)
+            least = (estimate - _SECONDS_BASE) * _FASTEST
+            if limit < least:
+                raise InvalidRequestError(
+                    f"[text] expected room for at least {least:.0f} s of speech, got "
+                    f"{limit:.0f} s beside a prompt of {num_positions(segments)} positions "
+                    f"(max_sequence {self._info.max_sequence}); max_seconds takes what there is"
+                )
+            return min(math.ceil(estimate * frame_rate) + extra, room)
         max_seconds = _real("max_seconds", max_seconds)
         if not 0 < max_seconds <= limit:
             raise InvalidRequestError(

@@ -30,6 +30,7 @@ from higgs_rt import (
     LengthStopWarning,
     Profile,
     QueueFullError,
+    Reference,
     Runtime,
     Speech,
     Voice,
@@ -328,6 +329,9 @@ def test_errors_name_the_culprit_and_harm_no_other(
         ("?!", {}, InvalidRequestError, r"\[text\].*'\?!'"),
         ("x" * 5001, {}, InvalidRequestError, r"\[text\].*5000.*5001"),
         ("word " * 999, {}, InvalidRequestError, r"\[text\].*max_sequence"),
+        # The prompt fits, and leaves room for a tenth of the speech.
+        ("word " * 760, {**GREEDY, "max_seconds": None}, InvalidRequestError, r"room for .* 152 s"),
+        (TEXT, {"speakers": [Reference([[1]], "x")]}, InvalidRequestError, "got list"),  # type: ignore[arg-type]
         (TEXT, {"scene": ""}, InvalidRequestError, r"\[scene\]"),
         (TEXT, {"voice": "nobody"}, VoiceError, r"\[voice nobody\]"),
         (TEXT, {"voice": "../x"}, VoiceError, r"\[voice name\].*'\.\./x'"),

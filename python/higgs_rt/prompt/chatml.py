@@ -41,6 +41,10 @@ class AudioClip:
     codes: Codes
 
     def __post_init__(self) -> None:
+        if not isinstance(self.codes, np.ndarray):
+            raise InvalidRequestError(
+                f"[audio codes] expected an array, got {type(self.codes).__name__}"
+            )
         if self.codes.ndim != 2 or 0 in self.codes.shape:
             raise InvalidRequestError(
                 "[audio codes] expected shape [num_codebooks, num_frames] without empty sides, "
