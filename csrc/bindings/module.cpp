@@ -4,6 +4,8 @@
 PYBIND11_MODULE(_higgs_rt, module) {
   using namespace higgs_rt::bindings;  // NOLINT
   module.doc() = "Native module of higgs_rt; see _higgs_rt.pyi.";
+  // Loads numpy's tables now: pybind11 releases the GIL for it, which gil.h explains.
+  static_cast<void>(py::dtype::of<float>());
   bind_errors(module);
   bind_sampling(module);
   bind_request(module);
