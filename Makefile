@@ -54,7 +54,7 @@ define cmake_tests
 	$(BIN)/cmake -S . -B $(1) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
 		-DHIGGS_RT_TESTS=ON -DHIGGS_RT_WERROR=ON $(2) > $(1).configure.log || { cat $(1).configure.log; exit 1; }
 	$(BIN)/cmake --build $(1) -j $(JOBS)
-	$(BIN)/ctest --test-dir $(1) --output-on-failure $(3)
+	$(BIN)/ctest --test-dir $(1) -j $(JOBS) --output-on-failure $(3)
 endef
 
 test-cpp: $(VENV)/.test-tools

@@ -19,8 +19,9 @@ if(HIGGS_RT_WERROR)
   target_compile_options(higgs_rt_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
 endif()
 if(HIGGS_RT_SANITIZE)
+  # At -O3 GCC needs many minutes for the sanitized kernels.
   target_compile_options(higgs_rt_options INTERFACE
-    $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${HIGGS_RT_SANITIZE} -fno-omit-frame-pointer -g>
+    $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${HIGGS_RT_SANITIZE} -fno-omit-frame-pointer -O1 -g1>
     $<$<COMPILE_LANGUAGE:CXX>:-fno-sanitize-recover=all>)
   target_link_options(higgs_rt_options INTERFACE -fsanitize=${HIGGS_RT_SANITIZE})
 endif()
