@@ -15,7 +15,7 @@ CODEC: dict[str, Any] = {
         "model_type": "dac",
         "encoder_hidden_size": 12,
         "downsampling_ratios": [8, 5, 4, 2, 3],
-        "decoder_hidden_size": 320,
+        "decoder_hidden_size": 256,
         "upsampling_ratios": [8, 5, 4, 2, 3],
         "hidden_size": 64,
         "sampling_rate": 24_000,

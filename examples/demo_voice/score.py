@@ -23,7 +23,7 @@ from higgs_rt.evaluation.recognisers import PocketSphinx
 from higgs_rt.evaluation.wer import read_lines, score, spoken_words
 from higgs_rt.training.codec_model import TrainableCodec
 from higgs_rt.training.labels import delayed_columns
-from stage_codec import build_codec, load_weights
+from stage_codec import load_codec
 from stage_lm import prefixes, user_turn
 from synthesis import FRAME, clip_of
 
@@ -140,8 +140,7 @@ def main() -> None:
     source = args.vocabulary or args.sentences
     words = {word for line in read_lines(source) for word in spoken_words(line)}
     ears = PocketSphinx(words)
-    codec = build_codec()
-    load_weights(codec, args.codec or args.model / "codec" / "model.safetensors")
+    codec = load_codec(args.codec or args.model / "codec" / "model.safetensors")
     codec.eval()
     with torch.no_grad():
         if args.what == "codec":

@@ -87,23 +87,28 @@ def works(what: str) -> bool:
     return subprocess.run([sys.executable, __file__, "--probe", what], check=False).returncode == 0
 
 
-def build_codec() -> TrainableCodec:
-    """A freshly initialised codec of the demo's dimensions."""
+def build_codec(decoder_width: int | None = None) -> TrainableCodec:
+    """A freshly initialised codec of the demo's dimensions, or with another decoder width."""
     config_class, model_class = import_codec_classes()
-    codec = TrainableCodec(model_class(config_class(**CODEC)))
+    acoustic = dict(CODEC["acoustic_model_config"])
+    if decoder_width is not None:
+        acoustic["decoder_hidden_size"] = decoder_width
+    codec = TrainableCodec(model_class(config_class(**CODEC | {"acoustic_model_config": acoustic})))
     codec.reset()
     return codec
 
 
-def load_weights(codec: TrainableCodec, path: Path) -> None:
-    """Loads ``codec.pt``, or the shipped ``model.safetensors``."""
+def load_codec(path: Path) -> TrainableCodec:
+    """The codec in ``codec.pt``, or in the shipped ``model.safetensors``, of any decoder width."""
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
         state = {name: tensor.float() for name, tensor in load_file(path).items()}
     else:
         state = torch.load(path, map_location="cpu")
+    codec = build_codec(state["acoustic_decoder.conv1.weight"].shape[0])
     codec.core.load_state_dict(state)
+    return codec
 
 
 def round_to_bf16(codec: TrainableCodec) -> None:
@@ -175,9 +180,7 @@ def main() -> None:
     torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
-    codec = build_codec()
-    if args.resume:
-        load_weights(codec, args.resume)
+    codec = load_codec(args.resume) if args.resume else build_codec()
     codec.to(device)
     log(f"{sum(p.numel() for p in codec.core.parameters()) / 1e6:.2f} M parameters on {device}")
     use_fft = True

@@ -2,8 +2,10 @@
 
     python stage_refine.py --lines lines.tsv --codec codec.pt --out FOLDER --seconds 540 --workers 8
 
-Writes ``codec_plain.pt`` (more reconstruction training) and ``codec_adversarial.pt`` (then with
-discriminators). Codes keep their meaning, so the language model of stage 2 goes with either.
+Writes ``codec_plain.pt`` (more reconstruction training) and, with ``--adversarial-share``,
+``codec_adversarial.pt`` (then with discriminators). Codes keep their meaning, so the language model
+of stage 2 goes with either. ``--decoder-width`` trains a narrower decoder, which starts from the
+strongest channels of the one it is given.
 """
 
 from __future__ import annotations
@@ -15,11 +17,30 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from higgs_rt.training.codec_model import compile_snake
+from higgs_rt.training.codec_model import TrainableCodec, compile_snake, plain_snake
+from higgs_rt.training.codec_narrow import narrow_decoder
 from higgs_rt.training.codec_refine import CodePool, RefineSettings, refine_decoder
 from higgs_rt.training.codec_train import encode_clips
-from stage_codec import Clips, build_codec, load_weights, round_to_bf16, works
-from synthesis import start_workers
+from stage_codec import Clips, build_codec, load_codec, round_to_bf16, works
+from synthesis import FRAME, start_workers
+
+SPARE_SECONDS = 8.0  # for the last save
+
+
+def with_decoder_width(codec: TrainableCodec, width: int) -> TrainableCodec:
+    """The same codec with a narrower decoder, still to be trained."""
+    made = build_codec(width)
+    kept = {k: v for k, v in codec.core.state_dict().items() if "acoustic_decoder" not in k}
+    made.core.load_state_dict(kept, strict=False)
+    narrow_decoder(codec.core.acoustic_decoder, made.core.acoustic_decoder)
+    return made
+
+
+def full_precision(on: bool) -> None:
+    """Exact fp32 (so that codes are those of the runtime), or TF32 and tuned kernels."""
+    torch.backends.cuda.matmul.allow_tf32 = not on
+    torch.backends.cudnn.allow_tf32 = not on
+    torch.backends.cudnn.benchmark = not on
 
 
 def main() -> None:
@@ -30,10 +51,13 @@ def main() -> None:
     parser.add_argument("--audio", type=Path, help="for spoken chunks; OUT/audio by default")
     parser.add_argument("--flite", type=Path, help="folder of an unpacked libflite1")
     parser.add_argument("--seconds", type=float, default=540.0, help="whole run")
-    parser.add_argument("--adversarial-share", type=float, default=0.5)
+    parser.add_argument("--adversarial-share", type=float, default=0.0)
+    parser.add_argument("--decoder-width", type=int, help="as given by --codec by default")
+    parser.add_argument("--learning-rate", type=float, default=6e-4)
     parser.add_argument("--workers", type=int, default=12)
     parser.add_argument("--chunk", type=int, default=500)
     parser.add_argument("--chunks", type=int, default=12, help="chunks of clips to train on")
+    parser.add_argument("--first-chunks", type=int, default=8, help="of these, to start with")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument(
         "--steps", type=int, default=1_000_000, help="at most so many in each phase"
@@ -56,46 +80,68 @@ def main() -> None:
     processes = start_workers(lines, audio, args.workers, args.chunk, args.flite)
     device = torch.device(args.device)
     torch.manual_seed(0)
-    codec = build_codec()
-    load_weights(codec, args.codec)
+    codec = load_codec(args.codec)
+    if args.decoder_width:
+        codec = with_decoder_width(codec, args.decoder_width)
     codec.to(device)
+    compiled = device.type == "cuda" and works("compile")
     clips = Clips(audio)
-    waves: list[torch.Tensor] = []
-    while len(clips.chunks) < args.chunks:
-        alive = any(process.poll() is None for process in processes)
-        fresh = clips.poll(1)
-        if not fresh and not alive:
-            raise RuntimeError(
-                f"[stage_refine] expected {args.chunks} chunks, got {len(clips.chunks)}"
-            )
-        for samples in fresh:
-            cuts = np.cumsum(clips.chunks[-1]["frames"].astype(np.int64))[:-1] * 960
+
+    def encoded(limit: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """At most `limit` new chunks: samples (int16 [960 F]) and codes (uint8 [F, 8])."""
+        plain_snake()
+        full_precision(True)
+        waves: list[torch.Tensor] = []
+        fresh = clips.poll(limit)
+        chunks = clips.chunks[len(clips.chunks) - len(fresh) :]
+        for samples, chunk in zip(fresh, chunks, strict=True):
+            cuts = np.cumsum(chunk["frames"].astype(np.int64))[:-1] * FRAME
             waves.extend(torch.from_numpy(w) for w in np.split(samples.numpy(), cuts))
+        codes = [c.t() for c in encode_clips(codec, waves)]
+        return (
+            torch.cat([*waves, torch.empty(0, dtype=torch.int16)]),
+            torch.cat([*codes, torch.empty(0, 8, dtype=torch.uint8)]),
+        )
+
+    nothing = encoded(0)
+    pool = CodePool(nothing[0].to(device), nothing[1].to(device))
+
+    def refill() -> None:
+        if len(clips.chunks) < args.chunks:
+            pool.append(*encoded(args.chunks - len(clips.chunks)))
+
+    while len(clips.chunks) < min(args.first_chunks, args.chunks):
+        ended = all(process.poll() is not None for process in processes)
+        before = len(clips.chunks)
+        refill()
+        if ended and len(clips.chunks) == before:
+            raise RuntimeError(f"[stage_refine] expected {args.first_chunks} chunks, got {before}")
         time.sleep(0.1)
-    log(f"{len(waves)} clips spoken")
-    codes = torch.cat([c.t() for c in encode_clips(codec, waves)])
-    pool = CodePool(torch.cat(waves).to(device), codes.to(device))
-    log(f"{len(codes)} frames ({len(codes) / 90_000:.2f} h) encoded")
-    torch.backends.cuda.matmul.allow_tf32 = True
-    torch.backends.cudnn.allow_tf32 = True
-    if device.type == "cuda" and works("compile"):
+    log(f"{clips.count()} clips, {len(pool.codes) / 90_000:.2f} h to start with")
+    full_precision(False)
+    if compiled:
         compile_snake()
 
     def save(name: str) -> None:
         kept = {k: v.clone() for k, v in codec.core.state_dict().items()}
         round_to_bf16(codec)
-        torch.save(codec.core.state_dict(), args.out / f"codec_{name}.pt")
+        partial = args.out / f"codec_{name}.partial"
+        torch.save(codec.core.state_dict(), partial)
+        partial.rename(partial.with_suffix(".pt"))
         codec.core.load_state_dict(kept)
 
-    left = args.seconds - (time.monotonic() - begin) - 25.0
+    left = args.seconds - (time.monotonic() - begin) - SPARE_SECONDS
     settings = RefineSettings(
         seconds=left * (1.0 - args.adversarial_share),
         adversarial_seconds=left * args.adversarial_share,
         max_steps=args.steps,
         batch=args.batch,
+        learning_rate=args.learning_rate,
     )
-    refine_decoder(codec, pool, settings, log, save)
-    log("done")
+    refine_decoder(codec, pool, settings, log, save, refill)
+    log(f"done; {clips.count()} clips, {len(pool.codes) / 90_000:.2f} h in the pool")
+    for process in processes:
+        process.terminate()
 
 
 if __name__ == "__main__":

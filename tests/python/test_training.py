@@ -9,6 +9,7 @@ import torch
 
 from higgs_rt.training.codec_losses import MelLoss
 from higgs_rt.training.codec_model import FusedSnake, TrainableCodec, import_codec_classes
+from higgs_rt.training.codec_narrow import narrow_decoder
 from higgs_rt.training.lm_model import ForwardSettings, PackedBatch, forward, losses
 from higgs_rt.training.lm_train import LmSettings, Source, train_lm
 from higgs_rt.training.turns import ClipTable, TurnShape, TurnTokens, compose
@@ -185,6 +186,36 @@ def test_codec_forward_equals_transformers() -> None:
     loss.backward()  # type: ignore[no-untyped-call]
     for part in (core.acoustic_encoder, core.semantic_model, core.acoustic_decoder):
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
+
+
+def test_narrow_decoder_keeps_the_live_channels() -> None:
+    pytest.importorskip("transformers")
+    from transformers.models.dac.configuration_dac import DacConfig
+    from transformers.models.dac.modeling_dac import DacDecoder
+
+    torch.manual_seed(4)
+    wide, narrow = (
+        DacDecoder(DacConfig(hidden_size=16, decoder_hidden_size=w, downsampling_ratios=[2, 4]))
+        for w in (32, 16)
+    )
+    with torch.no_grad():
+        for name, parameter in wide.named_parameters():
+            if name.endswith("alpha"):
+                parameter.uniform_(0.5, 1.5)
+            elif name.endswith("bias") and name != "conv2.bias":
+                parameter[1::2] = 0.0
+            elif name.endswith("weight"):  # of every second channel, in and out
+                makers = parameter.transpose(0, 1) if "conv_t1" in name else parameter
+                if name != "conv2.weight":
+                    makers[1::2] = 0.0
+                if name != "conv1.weight":
+                    makers[:, 1::2] = 0.0
+    narrow_decoder(wide, narrow)
+    latent = torch.randn(2, 16, 9)
+    with torch.no_grad():
+        wanted = wide(latent)
+        assert wanted.abs().max() > 1e-3
+        assert (narrow(latent) - wanted).abs().max() < 1e-6
 
 
 def test_snake_gradients() -> None:

@@ -127,6 +127,12 @@ def compile_snake() -> None:
     FusedSnake.backward_kernel = staticmethod(torch.compile(_snake_gradients, dynamic=True))
 
 
+def plain_snake() -> None:
+    """Undoes `compile_snake`, for shapes that change from call to call; captured graphs stay."""
+    FusedSnake.forward_kernel = staticmethod(_snake)
+    FusedSnake.backward_kernel = staticmethod(_snake_gradients)
+
+
 @dataclass
 class Quantised:
     """What the quantiser gives: latent [B, T, D], codes [B, 8, T], losses (scalars)."""

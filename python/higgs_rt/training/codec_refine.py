@@ -21,19 +21,26 @@ from higgs_rt.training.schedule import trapezoid
 
 @dataclass
 class RefineSettings:
-    """Settings; times in seconds. `adversarial_seconds` follow the reconstruction phase."""
+    """Settings; times in seconds. `adversarial_seconds` follow the reconstruction phase.
 
-    seconds: float = 200.0
-    adversarial_seconds: float = 220.0
+    The learning rate rises over `warmup` steps, stays until `decay_from` of a phase's time, then
+    falls to zero.
+    """
+
+    seconds: float = 450.0
+    adversarial_seconds: float = 0.0
     max_steps: int = 1_000_000
     batch: int = 32
     crop_frames: int = 48
     learning_rate: float = 6e-4
     adversarial_learning_rate: float = 2e-4
+    warmup: int = 200
+    decay_from: float = 0.4
     clip: float = 5.0
     mel_weight: float = 15.0
     matching_weight: float = 2.0
     log_every: int = 250
+    save_every: int = 2500
 
 
 @dataclass
@@ -43,6 +50,11 @@ class CodePool:
     samples: torch.Tensor
     codes: torch.Tensor
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
+
+    def append(self, samples: torch.Tensor, codes: torch.Tensor) -> None:
+        """Adds audio (int16 [960 F]) and its codes (uint8 [F, 8])."""
+        self.samples = torch.cat([self.samples, samples.to(self.samples.device)])
+        self.codes = torch.cat([self.codes, codes.to(self.codes.device)])
 
     def crops(self, batch: int, frames: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Random aligned crops: wave float32 [batch, 960 frames] and codes int64 [batch, 8,
@@ -71,9 +83,10 @@ def refine_decoder(
     settings: RefineSettings,
     log: Callable[[str], None],
     save: Callable[[str], None],
+    refill: Callable[[], None] = lambda: None,
 ) -> None:
-    """Trains fc2 and the decoder in place; calls `save` with "plain" and "adversarial" after the
-    phases.
+    """Trains fc2 and the decoder in place; calls `save` with "plain" or "adversarial" now and then
+    and after each phase. `refill` is called now and then to append to the pool.
     """
     device = pool.samples.device
     codec.requires_grad_(False)
@@ -99,13 +112,14 @@ def refine_decoder(
     ) -> None:
         for rate, value in rates:
             rate.fill_(value * 0.05)
-        graphed = GraphedStep(step, device)
+        shape = (settings.warmup, settings.decay_from)
         begin = time.monotonic()
+        graphed = GraphedStep(step, device)
         count = 0
         while count < settings.max_steps and time.monotonic() - begin < seconds:
             progress = max((time.monotonic() - begin) / seconds, count / settings.max_steps)
             for rate, value in rates:
-                rate.fill_(value * trapezoid(progress, count, 200, 0.4))
+                rate.fill_(value * trapezoid(progress, count, *shape))
             fresh = pool.crops(settings.batch, settings.crop_frames)
             wave.copy_(fresh[0])
             codes.copy_(fresh[1])
@@ -116,6 +130,9 @@ def refine_decoder(
             if count % settings.log_every == 0 or count in (1, 50):
                 text = " ".join(f"{k} {float(v):.3f}" for k, v in metrics.items())
                 log(f"{name} step {count} t {time.monotonic() - begin:.0f} s {text}")
+                refill()
+            if count % settings.save_every == 0:
+                save(name)
         log(f"{name}: {count} steps")
         save(name)
 
@@ -130,6 +147,8 @@ def refine_decoder(
         return metrics
 
     run("plain", plain_step, [(rate, settings.learning_rate)], settings.seconds)
+    if settings.adversarial_seconds <= 0.0:
+        return
     judges = Discriminators().to(device)
     judge_parameters = list(judges.parameters())
     judge_optimizer, judge_rate = make_adamw(judge_parameters, device, (0.5, 0.9), 1e-3)
