@@ -195,7 +195,9 @@ def test_narrow_decoder_keeps_the_live_channels() -> None:
 
     torch.manual_seed(4)
     wide, narrow = (
-        DacDecoder(DacConfig(hidden_size=16, decoder_hidden_size=w, downsampling_ratios=[2, 4]))
+        DacDecoder(
+            DacConfig(encoder_hidden_size=4, decoder_hidden_size=w, downsampling_ratios=[2, 4])
+        )
         for w in (32, 16)
     )
     with torch.no_grad():
