@@ -9,8 +9,8 @@ if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
 endif()
 find_package(Threads REQUIRED)
 
-# The tables of the executor and the samplers' arithmetic must not depend on contraction: CPU and
-# CUDA give bitwise-equal columns (design, section 4). Kernels turn it on for themselves.
+# The sampler's arithmetic must not depend on contraction: CPU and CUDA give bitwise-equal columns
+# (docs/architecture.md). The CPU kernels ask for fused multiply-adds by name.
 add_library(higgs_rt_options INTERFACE)
 target_compile_options(higgs_rt_options INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -ffp-contract=off>)

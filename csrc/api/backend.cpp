@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "api/config_check.h"
+#include "ops/ops.h"
 
 namespace higgs_rt {
 
@@ -25,10 +26,6 @@ Backend load_backend(const RuntimeConfig& config, std::int32_t max_sequences) {
   backend.info.num_threads = backend.pool->size();
   backend.info.cpu_isa = cpu_isa();
   return backend;
-}
-
-std::unique_ptr<Ops> make_ops(Device& device, ThreadPool& pool) {
-  return device.kind() == DeviceKind::kCpu ? make_cpu_ops(device, pool) : make_cuda_ops(device);
 }
 
 }  // namespace higgs_rt

@@ -7,7 +7,6 @@
 #include "core/thread_pool.h"
 #include "engine/factory.h"
 #include "higgs_rt/types.h"
-#include "ops/ops.h"
 
 namespace higgs_rt {
 
@@ -21,8 +20,5 @@ struct Backend {
 
 // Throws Error that names the field, file or tensor at fault. `max_sequences`: of one step.
 Backend load_backend(const RuntimeConfig& config, std::int32_t max_sequences);
-
-// Operations on the backend's device, for the codec.
-std::unique_ptr<Ops> make_ops(Device& device, ThreadPool& pool);
 
 }  // namespace higgs_rt

@@ -1,12 +1,12 @@
-// Linked in place of engine/tensorrt when the build has no TensorRT.
+// Answers for the TensorRT engine, which does not exist yet.
 #include "core/check.h"
 #include "engine/tensorrt/tensorrt_engine.h"
 
 namespace higgs_rt {
 
 LoadedEngine load_tensorrt_engine(const EngineConfig& config, Device&) {
-  fail(ErrorCode::kUnsupported, "backend", "tensorrt was asked for (model ", config.model_dir,
-       "), but this build has no TensorRT (configure with -DHIGGS_RT_TENSORRT=ON)");
+  fail(ErrorCode::kUnsupported, "backend", "expected native, got tensorrt (model ",
+       config.model_dir, "): this higgs_rt has no TensorRT engine yet");
 }
 
 }  // namespace higgs_rt

@@ -114,6 +114,8 @@ class Ops {
 std::unique_ptr<Ops> make_cpu_ops(Device& device, ThreadPool& pool);
 // Throws kUnsupported when this build has no CUDA operations.
 std::unique_ptr<Ops> make_cuda_ops(Device& device);
+// By the kind of device.
+std::unique_ptr<Ops> make_ops(Device& device, ThreadPool& pool);
 // Instruction set that the CPU kernels use on this machine: "avx512", "avx2" or "generic".
 const char* cpu_isa();
 

@@ -130,7 +130,7 @@ DecoderBatch NativeEngine::upload(const StepBatch& batch, const StepOutput& outp
 LoadedEngine load_native_engine(const EngineConfig& config, Device& device, ThreadPool& pool) {
   const ModelConfig model = read_model_config(config.model_dir);
   check_limits(config, model);
-  auto ops = device.kind() == DeviceKind::kCpu ? make_cpu_ops(device, pool) : make_cuda_ops(device);
+  auto ops = make_ops(device, pool);
   ModelWeights weights =
       load_weights(model, std::make_shared<const Checkpoint>(config.model_dir), device);
   LoadedEngine loaded;
