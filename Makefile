@@ -76,8 +76,10 @@ test-tsan: $(VENV)/.test-tools
 	$(call cmake_tests,build/tsan,-DHIGGS_RT_SANITIZE=thread -DCMAKE_BUILD_TYPE=RelWithDebInfo,-R '^(core|executor|api)$$')
 
 cuda: $(VENV)/.test-tools
+	$(BIN)/python -m pip install --quiet --no-deps 'nvidia-cublas>=13,<14'
 	$(BIN)/cmake -S . -B build/cuda -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
-		-DHIGGS_RT_CUDA=ON -DHIGGS_RT_TESTS=ON -DHIGGS_RT_WERROR=ON
+		-DHIGGS_RT_CUDA=ON -DHIGGS_RT_TESTS=ON -DHIGGS_RT_BENCH=ON -DHIGGS_RT_WERROR=ON \
+		-DPython_EXECUTABLE=$(abspath $(BIN))/python
 	$(BIN)/cmake --build build/cuda -j $(JOBS)
 
 test-gpu:

@@ -16,10 +16,8 @@ target_include_directories(higgs_rt INTERFACE
 target_compile_features(higgs_rt INTERFACE cxx_std_20)
 target_link_libraries(higgs_rt PUBLIC Threads::Threads PRIVATE $<BUILD_INTERFACE:higgs_rt_options>)
 if(HIGGS_RT_CUDA)
-  target_link_libraries(higgs_rt PUBLIC CUDA::cudart)
-  if(TARGET CUDA::cublasLt)
-    target_link_libraries(higgs_rt PUBLIC CUDA::cublasLt)
-  endif()
+  target_link_libraries(higgs_rt PUBLIC CUDA::cudart
+    PRIVATE $<BUILD_INTERFACE:higgs_rt::cublasLt>)
 endif()
 set_target_properties(higgs_rt PROPERTIES VERSION ${PROJECT_VERSION}
   SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})

@@ -37,6 +37,7 @@ class Decoder {
   struct Limits {
     std::int32_t max_rows = 0;       // rows, and rows of logits, of one step
     std::int32_t max_positions = 0;  // positions of a sequence
+    DType activations = DType::kF32;
   };
   // All working memory is allocated here. `ops` must outlive the decoder.
   Decoder(const ModelConfig& config, ModelWeights weights, const Limits& limits, Ops& ops);
@@ -53,22 +54,21 @@ class Decoder {
   void embed(const DecoderBatch& batch, const Split& split);
   void attention(const LayerWeights& layer, const DecoderBatch& batch, const Split& split,
                  const TensorView& keys, const TensorView& values, const KvLayout& layout);
-  void norm(const TensorView& text_weight, const TensorView& audio_weight, const Split& split);
-  void feed_forward(const FfnWeights& ffn, std::int64_t begin, std::int64_t count);
+  void feed_forward(const PathWeights& path, std::int64_t begin, std::int64_t count);
 
   ModelConfig config_;
   ModelWeights weights_;
   Ops& ops_;
   Tensor rope_;       // [max_positions, D/2, 2]
-  Tensor hidden_;     // [max_rows, H] residual stream
-  Tensor normed_;     // [max_rows, H]
+  Tensor hidden_;     // [max_rows, H] fp32, residual stream
+  Tensor normed_;     // [max_rows, H] and below: activations, unless stated
   Tensor q_;          // [max_rows, Hq D]
   Tensor k_, v_;      // [max_rows, Hk D]
   Tensor attended_;   // [max_rows, Hq D]
   Tensor gate_, up_;  // [max_rows, F], F the larger of the two FFNs
   Tensor columns_;    // [max_rows, K] i32
-  Tensor last_;       // [max_rows, H] the rows whose logits are wanted
-  Tensor logits_;     // [max_rows, K V]
+  Tensor last_;       // [max_rows, H] fp32, the rows whose logits are wanted
+  Tensor logits_;     // [max_rows, K V] fp32
 };
 
 }  // namespace higgs_rt

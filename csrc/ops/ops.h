@@ -1,12 +1,15 @@
 // The contract of every operation. Models are written over Ops and never name a device.
 //
 // All tensors are contiguous, row-major and on the device of the Ops. Work is enqueued in order.
-// Activations are fp32 on the CPU (fp32 or bf16 on CUDA, one type per model); sums are fp32.
-// Outputs must not overlap inputs unless stated. Shapes are checked; a mismatch throws kInternal.
+// Activations (A below) are fp32 on the CPU; on CUDA fp32 or bf16, one type per model, the type of
+// its weights. The residual stream, tables of the rotary embedding, prompt-table rows and logits
+// are fp32 everywhere; the KV cache has the type of the activations. Sums are fp32. Outputs must
+// not overlap inputs unless stated. Shapes are checked; a mismatch throws kInternal.
 //
 // Row independence: every op that takes rows computes each row with an order of operations that
 // does not depend on the other rows or on their number. A request therefore gives the same columns
-// alone, in any batch and under any split of its prompt into chunks.
+// alone, in any batch and under any split of its prompt into chunks. (CUDA: docs/gpu.md says which
+// numbers of rows share an order.)
 #pragma once
 
 #include <cstdint>
@@ -27,7 +30,8 @@ class Ops {
   // --- Decoder ------------------------------------------------------------------------------
 
   // out[i] = ids[i] < V ? table[ids[i]] : table_rows[ids[i] - V].
-  // table [V, H] fp32 or bf16, table_rows [n, H] fp32 (may have no rows), ids [R] i32, out [R, H].
+  // table [V, H] fp32 or bf16, table_rows [n, H] fp32 (may have no rows), ids [R] i32, out [R, H]
+  // fp32.
   virtual void embed_text(const TensorView& table, const TensorView& table_rows,
                           const TensorView& ids, const TensorView& out) = 0;
 
@@ -37,26 +41,26 @@ class Ops {
                               const TensorView& last, const TensorView& out) = 0;
 
   // out[i] = sum over k of table[k * V + columns[i, k]] (specification 3.1), V = table rows / K.
-  // table [K * V, H] fp32 or bf16, columns [R, K] i32, out [R, H].
+  // table [K * V, H] fp32 or bf16, columns [R, K] i32, out [R, H] fp32.
   virtual void embed_columns(const TensorView& table, const TensorView& columns,
                              const TensorView& out) = 0;
 
-  // out = x / sqrt(mean(x^2) + eps) * weight; x and out [R, H] (may be the same), weight [H] fp32
-  // or bf16.
+  // out = x / sqrt(mean(x^2) + eps) * weight; x [R, H] fp32, out [R, H] A (may be x when A is
+  // fp32), weight [H] fp32 or bf16.
   virtual void rms_norm(const TensorView& x, const TensorView& weight, float eps,
                         const TensorView& out) = 0;
 
   // out = x weight^T, or out += x weight^T when `accumulate`.
-  // x [R, I], weight [O, I] fp32 or bf16, out [R, O].
+  // x [R, I] A, weight [O, I] fp32 or bf16, out [R, O] A or fp32 (fp32 when `accumulate`).
   virtual void linear(const TensorView& x, const TensorView& weight, const TensorView& out,
                       bool accumulate = false) = 0;
 
   // Rotates pairs (i, i + D/2) of every head by the row's position (specification 3.4), in place.
-  // x [R, heads, D], positions [R] i32, table [positions, D/2, 2] fp32 (cos, sin).
+  // x [R, heads, D] A, positions [R] i32, table [positions, D/2, 2] fp32 (cos, sin).
   virtual void rope(const TensorView& x, const TensorView& positions, const TensorView& table) = 0;
 
-  // Writes row i of k and v to slot slots[i]. k, v [R, Hk, D], slots [R] i32,
-  // caches [num_slots, Hk, D].
+  // Writes row i of k and v to slot slots[i]. k, v [R, Hk, D] A, slots [R] i32,
+  // caches [num_slots, Hk, D] A.
   virtual void store_kv(const TensorView& k, const TensorView& v, const TensorView& slots,
                         const TensorView& k_cache, const TensorView& v_cache) = 0;
 
@@ -67,15 +71,66 @@ class Ops {
     KvLayout layout;
   };
   // Causal attention over the paged cache, scale 1/sqrt(D), softmax in fp32. Query head h reads
-  // key/value head h / (Hq / Hk). q and out [R, Hq, D], caches [num_slots, Hk, D].
+  // key/value head h / (Hq / Hk). q and out [R, Hq, D] A, caches [num_slots, Hk, D] A.
   virtual void attention(const TensorView& q, const TensorView& k_cache, const TensorView& v_cache,
                          const AttentionBatch& batch, const TensorView& out) = 0;
 
-  // out = silu(gate) * up; all [R, F]; out may be gate or up.
+  // out = silu(gate) * up; all [R, F] A; out may be gate or up.
   virtual void swiglu(const TensorView& gate, const TensorView& up, const TensorView& out) = 0;
 
-  // out[i] = x[rows[i]]; x [R, H], rows [n] i32, out [n, H].
+  // out[i] = x[rows[i]]; x [R, H] fp32, rows [n] i32, out [n, H] fp32.
   virtual void gather_rows(const TensorView& x, const TensorView& rows, const TensorView& out) = 0;
+
+  // --- Stages of the decoder: a device may fuse them; the default, over the operations above, is
+  // the definition (stages.cpp). What a fused form does not need of the working memory it leaves
+  // alone, so nobody may read it afterwards. ---------------------------------------------------
+
+  // Sums of the columns that the host gave or the sampler wrote: gather_columns, embed_columns.
+  struct ColumnInput {
+    TensorView index;    // [R] i32, as gather_columns
+    TensorView given;    // [n, K] i32
+    TensorView last;     // [sampler rows, K] i32
+    TensorView table;    // [K * V, H]
+    TensorView columns;  // [R, K] i32, working memory
+  };
+  virtual void embed_audio(const ColumnInput& input, const TensorView& out);
+
+  // From the residual stream to queries, keys and values: rms_norm with the norm of each row's
+  // modality, linear, rope, store_kv.
+  struct AttentionInput {
+    std::int64_t num_text_rows = 0;    // rows [0, num_text_rows) take the text norm
+    TensorView text_norm, audio_norm;  // [H]
+    float eps = 0;
+    TensorView q_weight, k_weight, v_weight;  // on CUDA one after another in memory (weights.h)
+    TensorView position, slot;                // [R] i32
+    TensorView rope;                          // [positions, D/2, 2] fp32
+    TensorView normed, k, v;                  // [R, H], [R, Hk, D], [R, Hk, D] A, working memory
+  };
+  // x [R, H] fp32, q [R, Hq, D] A, caches as in store_kv.
+  virtual void attention_input(const TensorView& x, const AttentionInput& input,
+                               const TensorView& q, const TensorView& k_cache,
+                               const TensorView& v_cache);
+
+  // From the residual stream to the activated FFN of one modality: rms_norm, linear, swiglu.
+  struct FfnInput {
+    TensorView norm;  // [H]
+    float eps = 0;
+    TensorView gate_weight, up_weight;  // on CUDA one after another in memory (weights.h)
+    TensorView normed, up;              // [R, H], [R, F] A, working memory
+  };
+  // x [R, H] fp32, out [R, F] A.
+  virtual void ffn_input(const TensorView& x, const FfnInput& input, const TensorView& out);
+
+  // Logits of some rows: gather_rows, rms_norm, linear.
+  struct HeadInput {
+    TensorView rows;  // [L] i32
+    TensorView norm;  // [H]
+    float eps = 0;
+    TensorView weight;        // [K * V, H]
+    TensorView last, normed;  // [L, H] fp32, [L, H] A, working memory
+  };
+  // x [R, H] fp32, out [L, K * V] fp32.
+  virtual void head(const TensorView& x, const HeadInput& input, const TensorView& out);
 
   // --- Codec decoder (specification 8.1); time is the last axis ------------------------------
 

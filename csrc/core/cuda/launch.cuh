@@ -1,0 +1,47 @@
+// How every kernel of the project is launched: so that the next kernel may start while this one
+// ends (programmatic dependent launch; compute capability 9.0, elsewhere without effect).
+//
+// The rule. A kernel launched by launch() may run before the kernels ahead of it in the stream have
+// finished. It must therefore call grid_wait() in every thread before it reads anything that a
+// kernel wrote and before it writes anything at all; before that it may only read what no kernel
+// writes (weights, tables made at load time). A kernel that has no use for that calls grid_wait()
+// first. grid_launch_next() lets the next kernel start (it still waits in its grid_wait() until
+// this one has finished); without it the next one starts when this one ends.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <utility>
+
+namespace higgs_rt {
+
+__device__ inline void grid_wait() {
+#if __CUDA_ARCH__ >= 900
+  cudaGridDependencySynchronize();
+#endif
+}
+
+__device__ inline void grid_launch_next() {
+#if __CUDA_ARCH__ >= 900
+  cudaTriggerProgrammaticLaunchCompletion();
+#endif
+}
+
+template <class... Parameters, class... Arguments>
+cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared_bytes,
+                   cudaStream_t stream, Arguments&&... arguments) {
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
+}
+
+}  // namespace higgs_rt

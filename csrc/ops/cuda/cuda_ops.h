@@ -1,0 +1,61 @@
+// The CUDA implementation of Ops: one file per operation beside this one, each a check of shapes
+// and a call of a launcher in kernels/.
+#pragma once
+
+#include <memory>
+
+#include "core/cuda/cuda_check.h"
+#include "core/cuda/cuda_device.h"
+#include "ops/ops.h"
+
+namespace higgs_rt {
+
+class CublasLt;
+
+class CudaOps final : public Ops {
+ public:
+  explicit CudaOps(CudaDevice& device);
+  ~CudaOps() override;
+
+  Device& device() override { return device_; }
+  void embed_text(const TensorView& table, const TensorView& table_rows, const TensorView& ids,
+                  const TensorView& out) override;
+  void gather_columns(const TensorView& index, const TensorView& given, const TensorView& last,
+                      const TensorView& out) override;
+  void embed_columns(const TensorView& table, const TensorView& columns,
+                     const TensorView& out) override;
+  void rms_norm(const TensorView& x, const TensorView& weight, float eps,
+                const TensorView& out) override;
+  void linear(const TensorView& x, const TensorView& weight, const TensorView& out,
+              bool accumulate) override;
+  void rope(const TensorView& x, const TensorView& positions, const TensorView& table) override;
+  void store_kv(const TensorView& k, const TensorView& v, const TensorView& slots,
+                const TensorView& k_cache, const TensorView& v_cache) override;
+  void attention(const TensorView& q, const TensorView& k_cache, const TensorView& v_cache,
+                 const AttentionBatch& batch, const TensorView& out) override;
+  void swiglu(const TensorView& gate, const TensorView& up, const TensorView& out) override;
+  void gather_rows(const TensorView& x, const TensorView& rows, const TensorView& out) override;
+  void embed_audio(const ColumnInput& input, const TensorView& out) override;
+  void attention_input(const TensorView& x, const AttentionInput& input, const TensorView& q,
+                       const TensorView& k_cache, const TensorView& v_cache) override;
+  void ffn_input(const TensorView& x, const FfnInput& input, const TensorView& out) override;
+  void head(const TensorView& x, const HeadInput& input, const TensorView& out) override;
+  void sum_code_tables(const TensorView& tables, const TensorView& bias, const TensorView& codes,
+                       const TensorView& out) override;
+  void conv1d(const TensorView& x, const TensorView& weight, const TensorView& bias,
+              const Conv1d& conv, const TensorView* residual, const TensorView& out) override;
+  void conv_transpose1d(const TensorView& x, const TensorView& weight, const TensorView& bias,
+                        const Conv1d& conv, const TensorView& out) override;
+  void snake(const TensorView& x, const TensorView& alpha, const TensorView& out) override;
+  void crop(const TensorView& x, std::int64_t begin, const TensorView& out) override;
+
+ private:
+  CudaDevice& device_;
+  std::unique_ptr<CublasLt> cublas_;  // handle and workspace, made on first use outside of capture
+};
+
+// Throws kInternal `[op] name: expected dtype shape, got …`.
+void expect_cuda(const char* op, const char* name, const TensorView& view, DType dtype,
+                 const Shape& shape);
+
+}  // namespace higgs_rt

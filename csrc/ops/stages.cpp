@@ -1,0 +1,49 @@
+// What the stages of ops.h mean, in terms of the single operations.
+#include "ops/ops.h"
+
+namespace higgs_rt {
+
+namespace {
+
+// [R, heads, D] as [R, heads D].
+TensorView as_rows(const TensorView& heads) {
+  return {heads.data, heads.dtype, {heads.dim(0), heads.dim(1) * heads.dim(2)}};
+}
+
+}  // namespace
+
+void Ops::embed_audio(const ColumnInput& input, const TensorView& out) {
+  gather_columns(input.index, input.given, input.last, input.columns);
+  embed_columns(input.table, input.columns, out);
+}
+
+void Ops::attention_input(const TensorView& x, const AttentionInput& input, const TensorView& q,
+                          const TensorView& k_cache, const TensorView& v_cache) {
+  const std::int64_t text = input.num_text_rows, audio = x.dim(0) - text;
+  const TensorView& y = input.normed;
+  if (text != 0) rms_norm(x.first(text), input.text_norm, input.eps, y.first(text));
+  if (audio != 0) {
+    rms_norm(x.slice(text, audio), input.audio_norm, input.eps, y.slice(text, audio));
+  }
+  linear(y, input.q_weight, as_rows(q));
+  linear(y, input.k_weight, as_rows(input.k));
+  linear(y, input.v_weight, as_rows(input.v));
+  rope(q, input.position, input.rope);
+  rope(input.k, input.position, input.rope);
+  store_kv(input.k, input.v, input.slot, k_cache, v_cache);
+}
+
+void Ops::ffn_input(const TensorView& x, const FfnInput& input, const TensorView& out) {
+  rms_norm(x, input.norm, input.eps, input.normed);
+  linear(input.normed, input.gate_weight, out);
+  linear(input.normed, input.up_weight, input.up);
+  swiglu(out, input.up, out);
+}
+
+void Ops::head(const TensorView& x, const HeadInput& input, const TensorView& out) {
+  gather_rows(x, input.rows, input.last);
+  rms_norm(input.last, input.norm, input.eps, input.normed);
+  linear(input.normed, input.weight, out);
+}
+
+}  // namespace higgs_rt
