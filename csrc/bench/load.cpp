@@ -2,13 +2,24 @@
 
 #include <algorithm>
 #include <chrono>
-#include <future>
+#include <condition_variable>
 #include <mutex>
+#include <random>
+#include <thread>
 
 namespace higgs_rt::bench {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+constexpr double kFrameSeconds = 0.04;
+
+std::int32_t frames_of(const Load& load, std::uint64_t seed) {
+  if (!load.vary_frames || load.requests == 1) return load.frames;
+  // -1/4 .. +1/4 in steps that a few requests already spread out.
+  const auto step = static_cast<std::int32_t>(seed * 7 % 16) - 8;
+  return std::max(1, load.frames + load.frames * step / 32);
+}
 
 Request make_request(const Load& load, std::uint64_t seed, const ModelInfo& info) {
   Request request;
@@ -19,10 +30,10 @@ Request make_request(const Load& load, std::uint64_t seed, const ModelInfo& info
   }
   request.sampling.seed = seed;
   if (load.endless) {
-    request.sampling.top_k = 50;
+    request.sampling.top_k = std::min(50, info.codebook_vocab);
     request.sampling.ras_window = 0;
   }
-  request.max_columns = load.frames + info.num_codebooks;
+  request.max_columns = frames_of(load, seed) + info.num_codebooks;
   request.stream = true;
   request.output = load.waveform ? OutputKind::kWaveform : OutputKind::kFrames;
   if (!load.waveform) request.first_chunk_frames = request.max_chunk_frames = 1;
@@ -32,55 +43,100 @@ Request make_request(const Load& load, std::uint64_t seed, const ModelInfo& info
 // Collects the chunks of all requests; callbacks come from the runtime's thread.
 class Collector {
  public:
-  explicit Collector(std::int32_t count) : last_(static_cast<std::size_t>(count)), left_(count) {}
+  explicit Collector(std::int32_t count)
+      : listeners_(static_cast<std::size_t>(count)), left_(count) {}
 
   void add(std::size_t request, const Chunk& chunk) {
     const auto now = Clock::now();
     const std::scoped_lock lock(mutex_);
     if (chunk.finish == FinishReason::kError && error_.empty()) error_ = chunk.error;
     num_frames_ += chunk.num_frames;
-    if (chunk.num_frames > 0) {
-      if (last_[request] != Clock::time_point{}) {
-        intervals_.push_back(std::chrono::duration<double>(now - last_[request]).count());
-      }
-      last_[request] = now;
-    }
-    if (chunk.last && --left_ == 0) done_.set_value();
+    if (chunk.num_frames > 0) hear(listeners_[request], now, chunk.num_frames);
+    if (!chunk.last) return;
+    ++ended_;
+    --left_;
+    changed_.notify_all();
+  }
+
+  // Waits until at most `running` of the `sent` requests run.
+  void wait_for_room(std::int32_t sent, std::int32_t running) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return sent - ended_ <= running || !error_.empty(); });
   }
 
   void wait(Measured& measured) {
-    done_.get_future().get();
-    const std::scoped_lock lock(mutex_);
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return left_ == 0 || !error_.empty(); });
     if (!error_.empty()) throw Error(ErrorCode::kInternal, error_);
-    measured.audio_seconds = static_cast<double>(num_frames_) / 25;
+    measured.audio_seconds = static_cast<double>(num_frames_) * kFrameSeconds;
     measured.column_seconds = std::move(intervals_);
+    measured.underruns = underruns_;
   }
 
  private:
+  struct Listener {
+    Clock::time_point last;    // chunk
+    Clock::time_point played;  // when everything that has come is played
+  };
+
+  void hear(Listener& listener, Clock::time_point now, std::int32_t frames) {
+    if (listener.last == Clock::time_point{}) {
+      listener.played = now;
+    } else {
+      intervals_.push_back(std::chrono::duration<double>(now - listener.last).count());
+      if (now > listener.played) {
+        ++underruns_;
+        listener.played = now;
+      }
+    }
+    listener.last = now;
+    listener.played += std::chrono::duration_cast<Clock::duration>(
+        std::chrono::duration<double>(frames * kFrameSeconds));
+  }
+
   std::mutex mutex_;
-  std::promise<void> done_;
-  std::vector<Clock::time_point> last_;
+  std::condition_variable changed_;
+  std::vector<Listener> listeners_;
   std::int32_t left_;
+  std::int32_t ended_ = 0;
   std::int64_t num_frames_ = 0;
+  std::int64_t underruns_ = 0;
   std::vector<double> intervals_;
   std::string error_;
 };
+
+// Sends all requests of `load` as clients or arrivals ask for them.
+std::vector<Stream> send_all(Runtime& runtime, const Load& load, Collector& collector) {
+  std::vector<Stream> streams;
+  std::mt19937_64 random(1);
+  std::exponential_distribution<double> gap(std::max(load.arrival_rate, 1e-9));
+  auto due = Clock::now();
+  for (std::int32_t i = 0; i < load.requests; ++i) {
+    if (load.arrival_rate > 0) {
+      std::this_thread::sleep_until(due);
+      due +=
+          std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(gap(random)));
+    } else {
+      collector.wait_for_room(i, load.concurrency - 1);
+    }
+    const auto index = static_cast<std::size_t>(i);
+    streams.push_back(runtime.submit(make_request(load, index + 1, runtime.info())));
+    streams.back().on_chunk(
+        [&collector, index](const Chunk& chunk) { collector.add(index, chunk); });
+  }
+  return streams;
+}
 
 }  // namespace
 
 Measured run_load(Runtime& runtime, const Load& load) {
   Measured measured;
   measured.concurrency = load.concurrency;
-  Collector collector(load.concurrency);
+  measured.requests = load.requests;
+  Collector collector(load.requests);
   const RuntimeStats before = runtime.stats();
   const auto start = Clock::now();
-  std::vector<Stream> streams;
-  for (std::int32_t i = 0; i < load.concurrency; ++i) {
-    const auto index = static_cast<std::size_t>(i);
-    streams.push_back(runtime.submit(make_request(load, index + 1, runtime.info())));
-    streams.back().on_chunk(
-        [&collector, index](const Chunk& chunk) { collector.add(index, chunk); });
-  }
+  const std::vector<Stream> streams = send_all(runtime, load, collector);
   collector.wait(measured);
   measured.wall_seconds = std::chrono::duration<double>(Clock::now() - start).count();
   const RuntimeStats after = runtime.stats();

@@ -1,4 +1,4 @@
-// Requests sent to a runtime at once, and what was measured.
+// Requests sent to a runtime, and what was measured.
 #pragma once
 
 #include <cstdint>
@@ -9,25 +9,37 @@
 namespace higgs_rt::bench {
 
 struct Load {
-  std::int32_t concurrency = 1;
+  std::int32_t concurrency = 1;  // closed: clients; open: not used
+  std::int32_t requests = 1;     // in all
+  // 0: closed, every client sends its next request when its last one has ended. Otherwise open:
+  // requests a second, with exponential gaps.
+  double arrival_rate = 0;
   std::int32_t prompt_tokens = 64;
   std::int32_t frames = 100;  // generated at most
+  // With more clients than one, lengths vary by a quarter around `frames`, so that requests do not
+  // start and end in step.
+  bool vary_frames = true;
   bool waveform = true;
   bool endless = false;  // sample so that a model of write_random_lm does not end
 };
 
 struct Measured {
   std::int32_t concurrency = 0;
+  std::int32_t requests = 0;
   double wall_seconds = 0;
   double audio_seconds = 0;            // of all requests
   std::vector<double> first_audio;     // seconds from submission, one per request
   std::vector<double> column_seconds;  // between columns of a request, all requests
-  double step_seconds = 0;             // mean of the executor's steps
+  std::int64_t underruns =
+      0;                    // chunks that came after what the listener had was played, all streams
+  double step_seconds = 0;  // mean of the executor's steps
+  double device_seconds = 0;  // of it the device's work; 0 where it is not measured
   std::int64_t steps = 0;
 };
 
-// Sends `load.concurrency` streaming requests and waits for all. With `waveform` it measures what a
-// caller hears; without, every frame is a chunk of its own, which times the columns.
+// Sends streaming requests and waits for all. With `waveform` it measures what a caller hears;
+// without, every frame is a chunk of its own, which times the columns. A listener starts to play
+// when the first chunk comes. Throws the first error of a request.
 Measured run_load(Runtime& runtime, const Load& load);
 
 // Value below which `share` of the values lie; 0 when there are none.
