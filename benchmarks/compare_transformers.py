@@ -47,7 +47,8 @@ def make_model(layers: int) -> Any:
     with torch.device("cuda"):
         default = torch.get_default_dtype()
         torch.set_default_dtype(torch.bfloat16)
-        model = HiggsAudioV2ForConditionalGeneration(config).eval()
+        model = HiggsAudioV2ForConditionalGeneration(config)
+        model.train(False)
         torch.set_default_dtype(default)
     with torch.no_grad():
         head = model.audio_lm_head.weight.view(8, 1026, -1)
@@ -61,7 +62,8 @@ def generate(model: Any, batch: int, prompt: int, columns: int, static: bool) ->
     torch.manual_seed(0)
     ids = torch.randint(0, 1000, (batch, prompt), device="cuda")
     ids[:, -1] = AUDIO_OUT_BOS
-    config = GenerationConfig(
+    make_config: Any = GenerationConfig  # untyped
+    config = make_config(
         max_new_tokens=columns,
         min_new_tokens=None,
         do_sample=True,
