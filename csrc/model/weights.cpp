@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 #include <set>
+#include <span>
 
 #include "core/check.h"
 
@@ -28,6 +29,20 @@ bool is_ignored(const std::string& name) {
          name.ends_with("audio_codebook_weights");
 }
 
+// A factor of a matrix product that the runtime computes.
+bool is_linear(const std::string& name) {
+  return name.ends_with("_proj.weight") || name.find("audio_lm_head.") != std::string::npos;
+}
+
+// bf16 when every linear weight is.
+DType linear_dtype_of(const Checkpoint& checkpoint) {
+  for (const std::string& name : checkpoint.names()) {
+    if (!is_linear(name)) continue;
+    if (checkpoint.tensor(name, checkpoint.shape(name)).dtype != DType::kBF16) return DType::kF32;
+  }
+  return DType::kBF16;
+}
+
 // Takes tensors out of a checkpoint by their names and remembers what was asked for.
 class Loader {
  public:
@@ -39,19 +54,48 @@ class Loader {
         weights_(weights) {}
 
   TensorView backbone(const std::string& name, const Shape& shape) {
-    return take({prefix_ + name + ".weight"}, shape);
+    return place(take({prefix_ + name + ".weight"}, shape));
+  }
+
+  TensorView linear(const std::string& name, std::int64_t outputs, std::int64_t inputs) {
+    return place(take({prefix_ + name + ".weight"}, {outputs, inputs}), weights_.linear_dtype);
+  }
+
+  struct Part {
+    std::string name;
+    std::int64_t outputs;
+    TensorView* view;
+  };
+  // Linear weights that share their input: away from the CPU they lie one after another.
+  void linear_group(std::initializer_list<Part> parts, std::int64_t inputs) {
+    if (device_.kind() == DeviceKind::kCpu) {
+      for (const Part& part : parts) *part.view = linear(part.name, part.outputs, inputs);
+      return;
+    }
+    std::int64_t outputs = 0;
+    for (const Part& part : parts) outputs += part.outputs;
+    weights_.owned.emplace_back(device_, weights_.linear_dtype, Shape{outputs, inputs});
+    const TensorView whole = weights_.owned.back().view();
+    std::int64_t begin = 0;
+    for (const Part& part : parts) {
+      const TensorView stored = take({prefix_ + part.name + ".weight"}, {part.outputs, inputs});
+      *part.view = whole.slice(begin, part.outputs);
+      begin += part.outputs;
+      if (stored) upload(stored, *part.view);
+    }
   }
 
   // Training checkpoints may hold the embedding in two halves.
   TensorView embedding(const std::string& name, const Shape& shape) {
     const std::string base = prefix_ + name;
-    return join_or_take({base + ".weight"}, base + ".embedding", shape);
+    return join_or_take({base + ".weight"}, base + ".embedding", shape, std::nullopt);
   }
 
   // The heads stand under either layout's name; both may be there.
   TensorView head(const std::string& name, const Shape& shape) {
     const std::string base = "audio_decoder_proj." + name;
-    return join_or_take({name + ".weight", base + ".weight"}, base + ".linear", shape);
+    return join_or_take({name + ".weight", base + ".weight"}, base + ".linear", shape,
+                        weights_.linear_dtype);
   }
   // A head that is not used: checked and counted, but not brought to the device.
   void optional_head(const std::string& name, const Shape& shape) {
@@ -88,37 +132,40 @@ class Loader {
   }
 
  private:
+  // The stored tensor, counted; empty when it is missing.
   TensorView take(const std::vector<std::string>& names, const Shape& shape) {
-    std::optional<TensorView> found;
+    TensorView found;
     for (const std::string& name : names) {
       if (!checkpoint_.contains(name)) continue;
       used_.insert(name);
       const TensorView view = checkpoint_.tensor(name, shape);
       if (!found) found = view;
     }
-    if (!found) {
+    if (found) {
+      count(found);
+    } else {
       missing_.push_back(names.front());
-      return {};
     }
-    return place(*found);
+    return found;
   }
 
   TensorView join_or_take(const std::vector<std::string>& names, const std::string& half,
-                          const Shape& shape) {
+                          const Shape& shape, std::optional<DType> dtype) {
     const std::string frozen = half + "_frozen.weight";
     const std::string trainable = half + "_trainable.weight";
     if (!checkpoint_.contains(frozen) && !checkpoint_.contains(trainable)) {
-      return take(names, shape);
+      return place(take(names, shape), dtype);
     }
     for (const std::string& name : {frozen, trainable}) {
       if (!checkpoint_.contains(name)) missing_.push_back(name);
     }
     if (!missing_.empty()) return {};
-    return join(frozen, trainable, shape);
+    return join(frozen, trainable, shape, dtype);
   }
 
   // Rows of `frozen`, then rows of `trainable`.
-  TensorView join(const std::string& frozen, const std::string& trainable, const Shape& shape) {
+  TensorView join(const std::string& frozen, const std::string& trainable, const Shape& shape,
+                  std::optional<DType> dtype) {
     used_.insert({frozen, trainable});
     const Shape& first = checkpoint_.shape(frozen);
     const std::int64_t rows = first.empty() ? 0 : std::min(first[0], shape[0]);
@@ -126,22 +173,42 @@ class Loader {
     const TensorView bottom = checkpoint_.tensor(trainable, {shape[0] - rows, shape[1]});
     check(top.dtype == bottom.dtype, checkpoint_.place(trainable).c_str(), "expected dtype ",
           name_of(top.dtype), " as in the frozen half, got ", name_of(bottom.dtype));
-    weights_.owned.emplace_back(device_, top.dtype, shape);
+    count(top);
+    count(bottom);
+    weights_.owned.emplace_back(device_, placed_dtype(top, dtype), shape);
     const TensorView& whole = weights_.owned.back().view();
-    device_.copy_from_host(whole.slice(0, rows).data, top.data, top.bytes());
-    device_.copy_from_host(whole.slice(rows, shape[0] - rows).data, bottom.data, bottom.bytes());
-    count(whole);
+    upload(top, whole.slice(0, rows));
+    upload(bottom, whole.slice(rows, shape[0] - rows));
     return whole;
   }
 
-  // Where the device reads it: the mapping itself on the CPU.
-  TensorView place(const TensorView& stored) {
-    count(stored);
-    if (device_.kind() == DeviceKind::kCpu) return stored;
-    weights_.owned.emplace_back(device_, stored.dtype, stored.shape);
+  // Where the device reads it: the mapping itself on the CPU, elsewhere a copy, of `dtype` if
+  // given.
+  TensorView place(const TensorView& stored, std::optional<DType> dtype = std::nullopt) {
+    if (!stored || device_.kind() == DeviceKind::kCpu) return stored;
+    weights_.owned.emplace_back(device_, placed_dtype(stored, dtype), stored.shape);
     const TensorView& copy = weights_.owned.back().view();
-    device_.copy_from_host(copy.data, stored.data, stored.bytes());
+    upload(stored, copy);
     return copy;
+  }
+
+  DType placed_dtype(const TensorView& stored, std::optional<DType> dtype) const {
+    return device_.kind() == DeviceKind::kCpu ? stored.dtype : dtype.value_or(stored.dtype);
+  }
+
+  // Copies to the device; bf16 is widened when `to` is fp32.
+  void upload(const TensorView& from, const TensorView& to) {
+    if (from.dtype == to.dtype) {
+      device_.copy_from_host(to.data, from.data, from.bytes());
+      return;
+    }
+    check(to.dtype == DType::kF32, "weights", "expected to widen bf16 to f32, got ",
+          name_of(from.dtype), " to ", name_of(to.dtype));
+    const std::span<const BF16> stored(from.as<BF16>(), static_cast<std::size_t>(from.size()));
+    std::vector<float> wide(stored.size());
+    std::transform(stored.begin(), stored.end(), wide.begin(),
+                   [](BF16 value) { return to_float(value); });
+    device_.copy_from_host(to.data, wide.data(), to.bytes());
   }
 
   void count(const TensorView& tensor) {
@@ -164,9 +231,10 @@ PathWeights load_path(Loader& loader, const std::string& layer, const std::strin
   path.input_norm = loader.backbone(layer + modality + "input_layernorm", {hidden});
   path.post_attention_norm =
       loader.backbone(layer + modality + "post_attention_layernorm", {hidden});
-  path.ffn.gate = loader.backbone(layer + modality + "mlp.gate_proj", {ffn, hidden});
-  path.ffn.up = loader.backbone(layer + modality + "mlp.up_proj", {ffn, hidden});
-  path.ffn.down = loader.backbone(layer + modality + "mlp.down_proj", {hidden, ffn});
+  loader.linear_group({{layer + modality + "mlp.gate_proj", ffn, &path.ffn.gate},
+                       {layer + modality + "mlp.up_proj", ffn, &path.ffn.up}},
+                      hidden);
+  path.ffn.down = loader.linear(layer + modality + "mlp.down_proj", hidden, ffn);
   return path;
 }
 
@@ -176,10 +244,11 @@ LayerWeights load_layer(Loader& loader, const ModelConfig& config, std::int32_t 
   const std::int64_t q_dim = std::int64_t{config.num_heads} * config.head_dim;
   const std::int64_t kv_dim = std::int64_t{config.num_kv_heads} * config.head_dim;
   LayerWeights layer;
-  layer.q = loader.backbone(name + "self_attn.q_proj", {q_dim, hidden});
-  layer.k = loader.backbone(name + "self_attn.k_proj", {kv_dim, hidden});
-  layer.v = loader.backbone(name + "self_attn.v_proj", {kv_dim, hidden});
-  layer.o = loader.backbone(name + "self_attn.o_proj", {hidden, q_dim});
+  loader.linear_group({{name + "self_attn.q_proj", q_dim, &layer.q},
+                       {name + "self_attn.k_proj", kv_dim, &layer.k},
+                       {name + "self_attn.v_proj", kv_dim, &layer.v}},
+                      hidden);
+  layer.o = loader.linear(name + "self_attn.o_proj", hidden, q_dim);
   layer.text = load_path(loader, name, "", hidden, config.text_ffn);
   layer.audio = load_path(loader, name, "audio_", hidden, config.audio_ffn);
   return layer;
@@ -202,6 +271,7 @@ ModelWeights load_weights(const ModelConfig& config, std::shared_ptr<const Check
                           Device& device) {
   ModelWeights weights;
   weights.checkpoint = std::move(checkpoint);
+  weights.linear_dtype = linear_dtype_of(*weights.checkpoint);
   Loader loader(config, *weights.checkpoint, device, weights);
   const std::int64_t hidden = config.hidden_size;
   const std::int64_t audio_rows = std::int64_t{config.num_codebooks} * config.codebook_vocab;

@@ -28,7 +28,10 @@ struct LayerWeights {
   PathWeights text, audio;
 };
 
-// Every tensor is fp32 or bf16, each as stored. On the CPU the views point into the mapped files.
+// Every tensor is fp32 or bf16. On the CPU the views point into the mapped files. On CUDA each
+// tensor is a copy, as stored, except that the linear weights (q, k, v, o, the FFNs, the audio
+// head) all have `linear_dtype`; q, k, v of a layer lie one after another as one [Hq D + 2 Hk D, H]
+// matrix, and so do gate, up as [2 F, H].
 struct ModelWeights {
   TensorView embed_tokens;   // [text_vocab, H]
   TensorView embed_columns;  // [num_codebooks * codebook_vocab, H]
@@ -37,7 +40,9 @@ struct ModelWeights {
   TensorView audio_head;  // [num_codebooks * codebook_vocab, H]
   // The text head is checked when the checkpoint has one; pure speech does not use it.
   std::int64_t num_parameters = 0;  // text head included
-  std::string dtype;                // "f32", "bf16" or "mixed"
+  std::string dtype;                // as stored: "f32", "bf16" or "mixed"
+  // bf16 when every stored linear weight is, otherwise fp32, to which CUDA widens the bf16 ones.
+  DType linear_dtype = DType::kF32;
 
   std::shared_ptr<const Checkpoint> checkpoint;  // keeps the mapping
   std::vector<Tensor> owned;                     // joined halves; on CUDA everything

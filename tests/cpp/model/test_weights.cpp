@@ -144,3 +144,59 @@ TEST("weights: element types may differ from tensor to tensor") {
   norm.bytes.assign(48 * 4, '\0');
   EXPECT_EQ(edited.load().dtype, "mixed");
 }
+
+namespace {
+
+// Host memory that claims to be a GPU's.
+class PretendedGpu final : public Device {
+ public:
+  DeviceKind kind() const override { return DeviceKind::kCuda; }
+  std::string name() const override { return "pretended"; }
+  std::shared_ptr<void> allocate(std::size_t bytes) override { return host_->allocate(bytes); }
+  void copy_from_host(void* to, const void* from, std::size_t bytes) override {
+    std::memcpy(to, from, bytes);
+  }
+  void copy_to_host(void* to, const void* from, std::size_t bytes) override {
+    std::memcpy(to, from, bytes);
+  }
+  void synchronize() override {}
+
+ private:
+  std::unique_ptr<Device> host_ = make_cpu_device();
+};
+
+}  // namespace
+
+TEST("weights: on a GPU, products of one input are one matrix of one element type") {
+  Edited edited("original");
+  edited.device = std::make_unique<PretendedGpu>();
+  const StoredTensor down = edited.tensors.at("layers.1.mlp.down_proj.weight");
+  const StoredTensor v = edited.tensors.at("layers.1.self_attn.v_proj.weight");
+  for (const bool widened : {false, true}) {
+    if (widened) {  // one fp32 weight makes all of them fp32
+      StoredTensor& q = edited.tensors.at("layers.0.self_attn.q_proj.weight");
+      q.dtype = "F32";
+      q.bytes.append(q.bytes);
+    }
+    const ModelWeights weights = edited.load();
+    const DType dtype = widened ? DType::kF32 : DType::kBF16;
+    EXPECT(weights.linear_dtype == dtype);
+    EXPECT(weights.audio_head.dtype == dtype);
+    EXPECT(weights.norm.dtype == DType::kBF16);
+    EXPECT_EQ(weights.dtype, widened ? "mixed" : "bf16");
+    const LayerWeights& layer = weights.layers[1];
+    const auto follows = [](const TensorView& a, const TensorView& b) {
+      return static_cast<char*>(a.data) + a.bytes() == b.data;
+    };
+    EXPECT(follows(layer.q, layer.k) && follows(layer.k, layer.v));
+    EXPECT(follows(layer.text.ffn.gate, layer.text.ffn.up));
+    EXPECT(follows(layer.audio.ffn.gate, layer.audio.ffn.up));
+    const auto* stored = reinterpret_cast<const BF16*>(v.bytes.data());
+    for (std::int64_t i = 0; i < layer.v.size(); ++i) {
+      const float value = widened ? layer.v.as<float>()[i] : to_float(layer.v.as<BF16>()[i]);
+      EXPECT_EQ(value, to_float(stored[i]));
+    }
+    EXPECT(layer.text.ffn.down.dtype == dtype);
+    EXPECT(widened || same_bytes(layer.text.ffn.down, down));
+  }
+}
