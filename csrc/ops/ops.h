@@ -10,6 +10,9 @@
 // does not depend on the other rows or on their number. A request therefore gives the same columns
 // alone, in any batch and under any split of its prompt into chunks. (CUDA: docs/gpu.md says which
 // numbers of rows share an order.)
+//
+// Padding rows (CUDA only, for graphs over more rows than a step has): position -1 and slot -1.
+// rope leaves such a row alone, store_kv writes nothing for it, attention gives zeros.
 #pragma once
 
 #include <cstdint>
@@ -69,6 +72,9 @@ class Ops {
     TensorView position;     // [R] i32: row i attends to positions 0..position[i] of its sequence
     TensorView block_table;  // [sequences, max_blocks] i32
     KvLayout layout;
+    // Every row is the only one of its sequence, as in a step of decode rows alone. Told so, a
+    // device need not look for prompts; false is always right.
+    bool single_rows = false;
   };
   // Causal attention over the paged cache, scale 1/sqrt(D), softmax in fp32. Query head h reads
   // key/value head h / (Hq / Hk). q and out [R, Hq, D] A, caches [num_slots, Hk, D] A.

@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(kWarps * 32)
       total = fmaf(totals[w], share, total);
       sum = fmaf(sums[w][i], share, sum);
     }
-    static_cast<T*>(data.out)[at_row + i] = rounded<T>(sum / total);
+    static_cast<T*>(data.out)[at_row + i] = rounded<T>(length > 0 ? sum / total : 0.0f);
   }
 }
 

@@ -23,7 +23,9 @@ __global__ void rope_kernel(Rope a) {
   const std::int64_t half = a.dim / 2, at = thread_index();
   if (at >= a.rows * a.heads * half) return;
   const std::int64_t head = at / half, i = at % half;
-  const float* angle = a.table + (a.positions[head / a.heads] * half + i) * 2;
+  const std::int64_t position = a.positions[head / a.heads];
+  if (position < 0) return;
+  const float* angle = a.table + (position * half + i) * 2;
   T* low = static_cast<T*>(a.x) + head * a.dim + i;
   T* high = low + half;
   const float x = number(*low), y = number(*high);
@@ -38,7 +40,9 @@ __global__ void store_kv_kernel(StoreKv a, std::int64_t units) {
   grid_launch_next();
   const std::int64_t at = thread_index();
   if (at >= a.rows * units) return;
-  const std::int64_t to = a.slots[at / units] * units + at % units;
+  const std::int64_t slot = a.slots[at / units];
+  if (slot < 0) return;
+  const std::int64_t to = slot * units + at % units;
   static_cast<Unit*>(a.k_cache)[to] = static_cast<const Unit*>(a.k)[at];
   static_cast<Unit*>(a.v_cache)[to] = static_cast<const Unit*>(a.v)[at];
 }
