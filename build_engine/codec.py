@@ -1,7 +1,7 @@
 """The codec's decoder as a TensorRT network (docs/tensorrt.md, "Codec bindings"), all in fp32.
 
-It computes what csrc/model/codec_decoder.cpp computes (specification 8.1): summed code tables, then a
-stack of transposed convolutions and residual units. Time is the last axis; convolutions are
+It computes what csrc/model/codec_decoder.cpp computes (specification 8.1): summed code tables, then
+a stack of transposed convolutions and residual units. Time is the last axis; convolutions are
 two-dimensional with one row.
 """
 
@@ -101,9 +101,7 @@ class CodecNetwork:
         parts = net.gather(net.array("code_tables", tables, "f32"), rows, "code_parts")
         summed = net.reduce(parts, "SUM", 1, False, "code_sum")
         biased = net.add(summed, net.array("code_bias", bias[None, None], "f32"), "latent")
-        turned = net.reshape(
-            biased, (0, config.latent, 1, -1), "latent.channels", before=(0, 2, 1)
-        )
+        turned = net.reshape(biased, (0, config.latent, 1, -1), "latent.channels", before=(0, 2, 1))
         return turned
 
     def residual_unit(self, x: Tensor, name: str, dilation: int) -> Tensor:
@@ -123,7 +121,9 @@ class CodecNetwork:
             f"{name}.sin",
         )
         square = net.multiply(sine, sine, f"{name}.square")
-        scaled = net.multiply(square, net.array(f"{name}.inverse", inverse, "f32"), f"{name}.scaled")
+        scaled = net.multiply(
+            square, net.array(f"{name}.inverse", inverse, "f32"), f"{name}.scaled"
+        )
         return net.add(x, scaled, f"{name}.out")
 
     def conv(self, x: Tensor, name: str, dilation: int = 1) -> Tensor:

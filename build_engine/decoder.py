@@ -57,7 +57,9 @@ class DecoderNetwork:
                 text, net.gather(attended, ids["text_place"], f"{name}.text"), f"{name}.text.sum"
             )
             audio = net.add(
-                audio, net.gather(attended, ids["audio_place"], f"{name}.audio"), f"{name}.audio.sum"
+                audio,
+                net.gather(attended, ids["audio_place"], f"{name}.audio"),
+                f"{name}.audio.sum",
             )
             text = net.add(text, self.feed_forward(text, name, ""), f"{name}.text.out")
             audio = net.add(audio, self.feed_forward(audio, name, "audio_"), f"{name}.audio.out")
@@ -147,7 +149,9 @@ class DecoderNetwork:
         x = net.gather(normed, inputs["row_index"], f"{name}.grid")
         position = inputs["position"]
         q = self.rotate(self.heads(x, name, "q", config.num_heads), tables, position, f"{name}.q")
-        k = self.rotate(self.heads(x, name, "k", config.num_kv_heads), tables, position, f"{name}.k")
+        k = self.rotate(
+            self.heads(x, name, "k", config.num_kv_heads), tables, position, f"{name}.k"
+        )
         v = self.heads(x, name, "v", config.num_kv_heads)
         keys = self.cache(layer, "k", k, inputs["write_index"])
         values = self.cache(layer, "v", v, inputs["write_index"])
@@ -208,7 +212,9 @@ class DecoderNetwork:
         """
         net = self.net
         wide = net.cast(x, "f32", f"{name}.f32")
-        mean = net.reduce(net.multiply(wide, wide, f"{name}.square"), "AVG", 1, True, f"{name}.mean")
+        mean = net.reduce(
+            net.multiply(wide, wide, f"{name}.square"), "AVG", 1, True, f"{name}.mean"
+        )
         shifted = net.add(mean, net.scalar(self.config.rms_norm_eps, 2), f"{name}.eps")
         scale = net.unary(net.unary(shifted, "SQRT", f"{name}.sqrt"), "RECIP", f"{name}.recip")
         normed = net.cast(net.multiply(wide, scale, f"{name}.normed"), self._dtype, f"{name}.cast")

@@ -36,9 +36,10 @@ class Definition:
         self.stored: dict[str, Weight] = {}
         self.inputs: dict[str, tuple[DType, tuple[int | str, ...]]] = {}
         self.outputs: dict[str, tuple[DType, tuple[int | str, ...]]] = {}
+        # Kernels and biases of convolutions.
+        self.kernels: list[Array] = []
         self.weight_inputs: dict[str, tuple[Weight, DType]] = {}
         self._weights_as_inputs = weights_as_inputs
-        self._alive: list[Array] = []
         self._names: dict[str, int] = {}
         self._last_name = ""
         self._scalars: dict[tuple[DType, int, float], Tensor] = {}
@@ -172,7 +173,7 @@ class Definition:
         before: Sequence[int] | None = None,
         after: Sequence[int] | None = None,
     ) -> Tensor:
-        """Permute by `before`, reshape to `sizes` (0 keeps the axis, one -1), permute by `after`."""
+        """Permute by `before`, reshape to `sizes` (0 keeps an axis, one -1), permute by `after`."""
         layer = self.network.add_shuffle(x)
         if before is not None:
             layer.first_transpose = self.trt.Permutation(list(before))
@@ -187,7 +188,9 @@ class Definition:
         layer = self.network.add_matrix_multiply(x, operation.NONE, weight, operation.TRANSPOSE)
         return self._output(layer, name)
 
-    def rotary(self, x: Tensor, tables: tuple[Tensor, Tensor], position: Tensor, name: str) -> Tensor:
+    def rotary(
+        self, x: Tensor, tables: tuple[Tensor, Tensor], position: Tensor, name: str
+    ) -> Tensor:
         """x [B, heads, S, D] turned by `position` [B, S]; pairs are (i, i + D / 2)."""
         layer = self.network.add_rotary_embedding(x, tables[0], tables[1], False, 0)
         layer.set_input(3, position)
@@ -256,7 +259,7 @@ class Definition:
         made = []
         for values in (weight, bias):
             array = np.ascontiguousarray(values, np.float32)
-            self._alive.append(array)
+            self.kernels.append(array)
             made.append(self.trt.Weights(self.trt.float32, array.ctypes.data, array.size))
         return made[0], made[1]
 

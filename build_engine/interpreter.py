@@ -193,16 +193,18 @@ def _cast(layer: Layer, inputs: Inputs) -> torch.Tensor:
 
 
 def _concatenation(layer: Layer, inputs: Inputs) -> torch.Tensor:
-    return torch.cat([_present(inputs, place) for place in range(len(inputs))], layer.settings["axis"])
+    return torch.cat(
+        [_present(inputs, place) for place in range(len(inputs))], layer.settings["axis"]
+    )
 
 
 def _gather(layer: Layer, inputs: Inputs) -> torch.Tensor:
-    """DEFAULT mode: indices replace `axis`; an index outside of the axis is undefined, so refused."""
+    """DEFAULT mode: indices replace `axis`; one outside of the axis is undefined, so refused."""
     _setting(layer, "mode", "DEFAULT")
     _setting(layer, "axis", 0)
     _setting(layer, "num_elementwise_dims", 0)
     data, indices = _present(inputs, 0), _present(inputs, 1)
-    if indices.numel() and not (0 <= int(indices.min()) and int(indices.max()) < data.shape[0]):
+    if indices.numel() and (int(indices.min()) < 0 or int(indices.max()) >= data.shape[0]):
         raise VerifyError(
             f"[layer {layer.name}] expected indices in [0, {data.shape[0]}), got "
             f"{int(indices.min())}..{int(indices.max())}"
@@ -260,7 +262,8 @@ def _matrix_multiply(layer: Layer, inputs: Inputs) -> torch.Tensor:
 
 def _rotary(layer: Layer, inputs: Inputs) -> torch.Tensor:
     """x [B, N, S, D], cos and sin [positions, D/2], position [B, S]. Pairs are (i, i + D/2) unless
-    `interleaved`; dimension 0 means all of D: low' = low cos - high sin, high' = high cos + low sin.
+    `interleaved`; dimension 0 means all of D. low' = low cos - high sin, high' = high cos + low
+    sin.
     """
     _setting(layer, "interleaved", False)
     _setting(layer, "rotary_embedding_dim", 0)

@@ -101,7 +101,9 @@ def read_model_config(directory: Path) -> ModelConfig:
             rope=_rope(model),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise BuildError(f"[{path}] expected a Higgs Audio v2 configuration, got {error!r}") from None
+        raise BuildError(
+            f"[{path}] expected a Higgs Audio v2 configuration, got {error!r}"
+        ) from None
 
 
 def inverse_frequencies(rope: RopeConfig, head_dim: int) -> npt.NDArray[np.float32]:

@@ -81,8 +81,9 @@ def _offered(package: Package) -> list[str]:
 
 
 def constant_bytes(definition: Definition) -> int:
-    """Bytes of all constants."""
-    return sum(w.values.size * item_size(w.dtype) for w in definition.weights.values())
+    """Bytes of all constants and convolution kernels."""
+    constants = sum(w.values.size * item_size(w.dtype) for w in definition.weights.values())
+    return constants + sum(int(array.nbytes) for array in definition.kernels)
 
 
 def _converted_bytes(definition: Definition) -> int:
@@ -115,8 +116,9 @@ def check_memory(need: int, where: str) -> None:
     have = available_memory()
     if have is not None and need > have:
         raise BuildError(
-            f"[{where}] expected {need / 2**30:.1f} GiB of free memory, got {have / 2**30:.1f} GiB; "
-            "--weights inputs needs about 1 GiB (--no-memory-check builds all the same)"
+            f"[{where}] expected {need / 2**30:.1f} GiB of free memory, got "
+            f"{have / 2**30:.1f} GiB; --weights inputs needs about 1 GiB (--no-memory-check builds "
+            "all the same)"
         )
 
 
@@ -243,7 +245,7 @@ def _build_into(
         return plan is not None
     failure: list[OSError] = []
 
-    class Writer(trt.IStreamWriter):  # type: ignore[misc]
+    class Writer(trt.IStreamWriter):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             trt.IStreamWriter.__init__(self)
 

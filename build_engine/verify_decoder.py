@@ -1,8 +1,8 @@
 """The decoder network against the native engine, on the same steps.
 
-The network's caller is written here a second time, in Python, from docs/tensorrt.md: ragged prompts in
-random chunks, all kinds of position, slots without rows between slots with rows, padding, columns fed
-back or given. Expected logits come from the native CPU engine, one sequence at a time.
+The network's caller is written here a second time, in Python, from docs/tensorrt.md: ragged prompts
+in random chunks, all kinds of position, slots without rows between slots with rows, padding,
+columns fed back or given. Expected logits come from the native CPU engine, one sequence at a time.
 """
 
 from __future__ import annotations
@@ -113,6 +113,7 @@ def _random_prompt(
     for kind in kinds:
         length = int(rng.integers(1, 24))
         added: list[Position]
+        segment: Any
         if kind == "audio":
             codes = rng.integers(
                 0, config.codebook_vocab - 2, (config.num_codebooks, length), dtype=np.int32
@@ -126,7 +127,7 @@ def _random_prompt(
             added, segment = [Position("table", row) for row in rows], rows
         else:
             ids = rng.integers(0, config.text_vocab, length, dtype=np.int32)
-            added, segment = [Position("text", int(token)) for token in ids], ids
+            added, segment = [Position("text", int(token)) for token in ids], ids.tolist()
         too_long = len(prompt) + len(added) + _LAST_TEXT > room
         too_many_rows = kind == "table" and table_rows + length > options.max_prompt_table
         if too_long or too_many_rows:
@@ -136,7 +137,7 @@ def _random_prompt(
         segments.append(getattr(native.PromptSegment, kind)(segment))
     # A prompt ends with text.
     last = rng.integers(0, config.text_vocab, int(rng.integers(1, _LAST_TEXT + 1)), dtype=np.int32)
-    segments.append(native.PromptSegment.text(last))
+    segments.append(native.PromptSegment.text(last.tolist()))
     return prompt + [Position("text", int(token)) for token in last], segments
 
 
@@ -275,7 +276,9 @@ class NetworkEngine:
         }
         inputs["row_index"] = torch.from_numpy(row_index.reshape(len(rows), length))
         inputs["columns"] = torch.from_numpy(np.stack(call.columns + spare))
-        inputs["table_rows"] = torch.from_numpy(np.stack(table).astype(np.float32)).to(self._compute)
+        inputs["table_rows"] = torch.from_numpy(np.stack(table).astype(np.float32)).to(
+            self._compute
+        )
         return inputs
 
 
@@ -316,6 +319,7 @@ class Difference:
     max_error: float
     rms_error: float
     rms_logit: float
+    max_logit: float
     agreement: float  # of arg-max per codebook, 0..1
 
 
@@ -335,6 +339,7 @@ def compare(what: str, sequences: list[Sequence], prefill: bool) -> Difference:
         float(error.max()) if np.isfinite(error).all() else float("inf"),
         float(np.sqrt(np.mean(error**2))),
         float(np.sqrt(np.mean(b**2))),
+        float(np.abs(b).max()),
         float(np.mean(a.argmax(-1) == b.argmax(-1))),
     )
 

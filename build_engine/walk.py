@@ -100,9 +100,7 @@ def _arrays(layer: Any, kind: str) -> dict[str, Any]:
 
 def _convolution(layer: Any) -> dict[str, Any]:
     """Deconvolutions of old packages have no dilation."""
-    return {
-        name: _plain(getattr(layer, name)) for name in _CONVOLUTION if hasattr(layer, name)
-    }
+    return {name: _plain(getattr(layer, name)) for name in _CONVOLUTION if hasattr(layer, name)}
 
 
 def _attention(layer: Any) -> dict[str, Any]:

@@ -1,0 +1,158 @@
+"""Verification of a plan folder: the network of its manifest against the native engine.
+
+A plan cannot be read back, so the network is written again from the checkpoint with the manifest's
+options; `network_hash` says that it is the one that was built.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from build_engine.backend import load_package
+from build_engine.build import Codec, Decoder, Workshop
+from build_engine.checkpoint import checkpoint_hash
+from build_engine.errors import BuildError
+from build_engine.manifest import FILE, Entry, decoder_options, read_manifest, require
+from build_engine.options import DecoderOptions
+from build_engine.verify_decoder import Difference, verify_decoder
+
+# Without rounding the network runs in fp64, so the difference is the native engine's own fp32
+# arithmetic: greatest error, relative to the greatest logit where that is above 1.
+EXACT_BOUND = 1e-5
+# With one rounding per layer: greatest and root mean square error, relative to the logits' root
+# mean square. 8 bits of mantissa in bf16, 11 in fp16, 24 in fp32.
+ROUNDED_BOUNDS = {"bf16": (0.5, 0.03), "fp16": (0.0625, 0.004), "fp32": (5e-5, 5e-6)}
+# Arg-max agreement: all without rounding. Rounded logits may swap near ties.
+ROUNDED_AGREEMENT = {"bf16": 0.9, "fp16": 0.97, "fp32": 1.0}
+CODEC_BOUND = 1e-4
+CODEC_FRAMES = (1, 9, 60)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report."""
+
+    what: str
+    compared: str  # how many numbers of which kind
+    measured: str
+    bound: str
+    passed: bool
+
+
+def _exact_check(what: str, difference: Difference) -> Check:
+    scale = max(1.0, difference.max_logit)
+    error = difference.max_error / scale
+    return Check(
+        f"decoder, {what}, structure",
+        f"{difference.rows} rows",
+        f"max {difference.max_error:.2g} of {difference.max_logit:.1f}, "
+        f"arg-max {difference.agreement:.2%}",
+        f"{EXACT_BOUND:g} of the greatest logit, 100 %",
+        error <= EXACT_BOUND and difference.agreement == 1.0,
+    )
+
+
+def _rounded_check(what: str, difference: Difference, precision: str) -> Check:
+    most, rms = (bound * difference.rms_logit for bound in ROUNDED_BOUNDS[precision])
+    agreement = ROUNDED_AGREEMENT[precision]
+    return Check(
+        f"decoder, {what}, {precision} per layer",
+        f"{difference.rows} rows",
+        f"max {difference.max_error:.2g}, rms {difference.rms_error:.2g}, "
+        f"arg-max {difference.agreement:.2%}",
+        f"{most:.2g}, {rms:.2g}, {agreement:.0%}",
+        difference.max_error <= most
+        and difference.rms_error <= rms
+        and difference.agreement >= agreement,
+    )
+
+
+def check_decoder(decoder: Decoder, options: DecoderOptions) -> list[Check]:
+    """Both passes over prefill and decode."""
+    checks = []
+    for rounding in (False, True):
+        differences = verify_decoder(
+            decoder.graph,
+            decoder.definition,
+            decoder.config,
+            options,
+            decoder.checkpoint.directory,
+            rounding=rounding,
+        )
+        for difference in differences:
+            if rounding:
+                checks.append(_rounded_check(difference.what, difference, options.precision))
+            else:
+                checks.append(_exact_check(difference.what, difference))
+    return checks
+
+
+def check_codec(codec: Codec, model_dir: Path) -> list[Check]:
+    """Random codes through the network and through the native decoder, both cut to [-1, 1]."""
+    import torch
+
+    from build_engine.interpreter import Interpreter
+    from higgs_rt import _higgs_rt as native
+
+    runtime = native.Runtime.load(
+        native.RuntimeConfig(
+            str(model_dir), codec_dir=str(codec.directory), max_batch=1, max_sequence=64
+        )
+    )
+    interpreter = Interpreter(
+        codec.graph, codec.definition.weights, codec.definition.stored, rounding=True
+    )
+    rng = np.random.default_rng(2026)
+    shape = (codec.config.num_codebooks, max(CODEC_FRAMES))
+    worst, greatest = 0.0, 0.0
+    for frames in CODEC_FRAMES:
+        codes = rng.integers(0, codec.config.codebook_size, (2, shape[0], frames), dtype=np.int32)
+        with torch.inference_mode():
+            pcm = interpreter.run({"codes": torch.from_numpy(codes)})["pcm"].numpy()
+        for row in range(2):
+            expected = runtime.decode_frames(codes[row])
+            if pcm[row].shape != expected.shape:
+                raise BuildError(f"[pcm] expected {expected.shape}, got {pcm[row].shape}")
+            error = np.abs(np.clip(pcm[row], -1, 1) - expected).max()
+            worst = max(worst, float(error) if np.isfinite(error) else float("inf"))
+            greatest = max(greatest, float(np.abs(expected).max()))
+    runtime.shutdown()
+    return [
+        Check(
+            "codec",
+            f"{2 * sum(CODEC_FRAMES) * codec.config.hop} samples",
+            f"max {worst:.2g} of {greatest:.2f}",
+            f"{CODEC_BOUND:g}",
+            worst <= CODEC_BOUND,
+        )
+    ]
+
+
+def verify(plans: Path, model_dir: Path, codec_dir: Path) -> tuple[Entry, list[Check]]:
+    """Check the manifest against the files and the checkpoint, then every network in it.
+
+    Raises BuildError naming the field of the manifest that does not fit.
+    """
+    manifest = read_manifest(plans)
+    path = plans / FILE
+    package = load_package(manifest["backend"])
+    workshop = Workshop(package)
+    checks: list[Check] = []
+    if "decoder" in manifest:
+        entry = manifest["decoder"]
+        require(path, entry, "checkpoint_hash", checkpoint_hash(model_dir))
+        require(path, entry, "attention", package.attention)
+        options = decoder_options(path, entry)
+        decoder = workshop.decoder(model_dir, options)
+        require(path, entry, "network_hash", decoder.graph.hash())
+        checks += check_decoder(decoder, options)
+    if "codec" in manifest:
+        entry = manifest["codec"]
+        require(path, entry, "checkpoint_hash", checkpoint_hash(codec_dir))
+        codec = workshop.codec(codec_dir)
+        require(path, entry, "network_hash", codec.graph.hash())
+        checks += check_codec(codec, model_dir)
+    return manifest, checks
