@@ -28,10 +28,10 @@ _FLOATS = {"FLOAT": torch.float32, "HALF": torch.float16, "BF16": torch.bfloat16
 
 
 def as_tensor(weight: Weight) -> torch.Tensor:
-    """A weight as torch fp32 (exact), or int32."""
+    """A weight as torch fp32 (exact), or int32; a copy, because a mapped file is read-only."""
     if weight.dtype == "i32":
-        return torch.from_numpy(np.ascontiguousarray(weight.values))
-    return torch.from_numpy(np.ascontiguousarray(to_float32(weight.values, weight.dtype)))
+        return torch.tensor(weight.values)
+    return torch.tensor(to_float32(weight.values, weight.dtype))
 
 
 class Interpreter:

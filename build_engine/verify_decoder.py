@@ -218,6 +218,9 @@ class NetworkEngine:
             dummy = 1
         else:
             dummy = 0
+        if not prefill:
+            # A graph of a fixed batch has rows that belong to no slot; they repeat a real one.
+            call.audio += [(call.audio[0][0], 0)] * (len(rows) - len(call.audio))
         inputs = self._inputs(call, rows, length, dummy)
         inputs["position"] = torch.from_numpy(position)
         inputs["last_columns"] = torch.from_numpy(last_columns)
@@ -258,7 +261,8 @@ class NetworkEngine:
         """All inputs that follow from the rows; unused memory holds what no row may read."""
         config = self._config
         places = {place: row for row, (_, place) in enumerate(call.text[dummy:], dummy)}
-        places |= {place: row for row, (_, place) in enumerate(call.audio, len(call.text))}
+        for row, (_, place) in enumerate(call.audio, len(call.text)):
+            places.setdefault(place, row)
         row_index = np.zeros(len(rows) * length, np.int32)
         for place, row in places.items():
             row_index[place] = row
