@@ -56,7 +56,7 @@ def resolve_targets(package: Package, wanted: tuple[str, ...]) -> tuple[str, ...
     """Compute capabilities to build for; raises BuildError for one that the package cannot."""
     here = current_target()
     if "current" in wanted and here is None:
-        offered = f"; name one of {_offered(package)}" if package.cross_builds else ""
+        offered = f"; name some of {', '.join(_offered(package))}" if package.cross_builds else ""
         raise BuildError(f"[targets] expected a CUDA device for 'current', got none{offered}")
     targets = tuple(dict.fromkeys(here or "" if name == "current" else name for name in wanted))
     if not package.cross_builds:
