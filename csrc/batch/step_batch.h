@@ -63,6 +63,8 @@ struct StepOutput {
   // Set by the engine: logits [logit_rows, num_codebooks, codebook_vocab] fp32 in device memory,
   // valid until the next forward().
   const float* logits = nullptr;
+  // Set by the engine: it has enqueued the sampler's work as well (StepTail of engine.h).
+  bool sampled = false;
 };
 
 }  // namespace higgs_rt

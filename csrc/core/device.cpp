@@ -1,7 +1,10 @@
 #include "core/device.h"
 
+#include <unistd.h>
+
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "core/check.h"
 
@@ -10,6 +13,21 @@ namespace higgs_rt {
 namespace {
 
 constexpr std::size_t kAlignment = 256;
+
+class FinishedEvent final : public DeviceEvent {
+ public:
+  void record() override {}
+  void wait() override {}
+};
+
+class RepeatedCalls final : public DeviceGraph {
+ public:
+  explicit RepeatedCalls(std::function<void()> enqueue) : enqueue_(std::move(enqueue)) {}
+  void launch() override { enqueue_(); }
+
+ private:
+  std::function<void()> enqueue_;
+};
 
 class CpuDevice final : public Device {
  public:
@@ -35,6 +53,26 @@ class CpuDevice final : public Device {
 };
 
 }  // namespace
+
+std::shared_ptr<void> Device::allocate_pinned(std::size_t bytes) {
+  return make_cpu_device()->allocate(bytes);
+}
+
+void Device::copy_to_pinned(void* pinned, const void* device, std::size_t bytes) {
+  copy_to_host(pinned, device, bytes);
+}
+
+std::unique_ptr<DeviceEvent> Device::make_event() { return std::make_unique<FinishedEvent>(); }
+
+std::unique_ptr<DeviceGraph> Device::capture(std::function<void()> enqueue) {
+  return std::make_unique<RepeatedCalls>(std::move(enqueue));
+}
+
+DeviceMemory Device::memory() {
+  const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  return {page * static_cast<std::size_t>(::sysconf(_SC_AVPHYS_PAGES)),
+          page * static_cast<std::size_t>(::sysconf(_SC_PHYS_PAGES))};
+}
 
 std::unique_ptr<Device> make_cpu_device() { return std::make_unique<CpuDevice>(); }
 

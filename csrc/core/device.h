@@ -2,12 +2,35 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <string>
 
 namespace higgs_rt {
 
 enum class DeviceKind { kCpu, kCuda };
+
+// A point in the order of a device's work.
+class DeviceEvent {
+ public:
+  virtual ~DeviceEvent() = default;
+  // Behind everything that has been enqueued so far; replaces the last record().
+  virtual void record() = 0;
+  // Waits until the device has come to the recorded point; returns at once without one.
+  virtual void wait() = 0;
+};
+
+// Work that was enqueued once into a recording and runs as a whole at every launch().
+class DeviceGraph {
+ public:
+  virtual ~DeviceGraph() = default;
+  virtual void launch() = 0;  // enqueues
+};
+
+struct DeviceMemory {
+  std::size_t free_bytes = 0;
+  std::size_t total_bytes = 0;
+};
 
 // Allocation and ordered copies of one device. Work enqueued through one Device runs in order;
 // on the CPU every call has finished when it returns.
@@ -21,6 +44,20 @@ class Device {
   virtual void copy_from_host(void* device, const void* host, std::size_t bytes) = 0;
   virtual void copy_to_host(void* host, const void* device, std::size_t bytes) = 0;
   virtual void synchronize() = 0;
+
+  // What follows is, unless overridden, for a device whose calls have finished when they return.
+
+  // Host memory that copies run from and to without the host waiting. As allocate().
+  virtual std::shared_ptr<void> allocate_pinned(std::size_t bytes);
+  // copy_to_host() that only enqueues; `pinned` is memory of allocate_pinned().
+  virtual void copy_to_pinned(void* pinned, const void* device, std::size_t bytes);
+  virtual std::unique_ptr<DeviceEvent> make_event();
+  // Records what `enqueue` enqueues from the calling thread; it is not run. Addresses and sizes are
+  // those of the recording at every launch, and the memory must stay. `enqueue` must neither
+  // allocate nor wait. Without an override every launch() calls `enqueue`.
+  virtual std::unique_ptr<DeviceGraph> capture(std::function<void()> enqueue);
+  // Of the whole machine or GPU, other processes included.
+  virtual DeviceMemory memory();
 };
 
 std::unique_ptr<Device> make_cpu_device();

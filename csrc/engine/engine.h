@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "batch/step_batch.h"
@@ -19,6 +20,21 @@ struct EngineSpec {
   std::int32_t max_sequences = 0;  // sequences of one step
   std::int32_t max_positions = 0;  // positions of one sequence
   KvLayout kv;
+  // forward() returns before the step has run. The executor then builds the next step before it has
+  // seen the columns of this one, and expects the engine to run its tail (below).
+  bool asynchronous = false;
+};
+
+// The sampler's device work of a step, for an engine that enqueues it right behind the logits, so
+// that a whole step may be one graph: from the last columns to the next ones.
+struct StepTail {
+  // What StepOutput::last_columns will be, and for how many sampler rows.
+  const std::int32_t* last_columns = nullptr;
+  std::int32_t num_rows = 0;
+  // Enqueues the work for logits [count, num_codebooks, codebook_vocab] and sampler rows [count]
+  // i32 (StepBatch::sampler_rows; -1: padding, no row), both in device memory. May be called while
+  // a graph is recorded (Device::capture), and is then not called for the steps that launch it.
+  std::function<void(const float* logits, const std::int32_t* rows, std::int32_t count)> enqueue;
 };
 
 // Owns the KV storage; the executor owns the accounting of blocks. One thread drives an engine.
@@ -28,8 +44,12 @@ class Engine {
   virtual const EngineSpec& spec() const = 0;
   virtual Device& device() = 0;
   // Enqueues one step and returns. Reads `batch` before it returns. Throws Error when the batch
-  // exceeds the spec; the KV cache is then unchanged.
+  // exceeds the spec; the KV cache is then unchanged, and the tail has not been run.
   virtual void forward(const StepBatch& batch, StepOutput& output) = 0;
+  // From now on every step ends with the tail, and forward() sets StepOutput::sampled. An engine
+  // may prepare its graphs here, so this can take seconds. An empty tail ends that; what it
+  // referred to may then go. Waits for steps in flight. Without an override tails are not run.
+  virtual void attach(StepTail tail) { static_cast<void>(tail); }
 };
 
 }  // namespace higgs_rt

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/check.h"
+
 namespace higgs_rt {
 namespace {
 
@@ -63,9 +65,11 @@ class BatchBuilder {
       batch_.table_rows.insert(batch_.table_rows.end(), row.begin(), row.end());
       return spec_.text_vocab + num_table_rows_++;
     }
-    if (item.rows == 1 && position == sequence.size() - 1) {
+    if (item.rows == 1 && position == sequence.planned_size() - 1) {
       return StepBatch::kFeedback + sequence.row;
     }
+    check_internal(position < sequence.size(), "batch_builder", "expected a column before ",
+                   sequence.size(), " from the host, got position ", position);
     const auto column = sequence.column(content.index);
     batch_.columns.insert(batch_.columns.end(), column.begin(), column.end());
     return num_columns_++;

@@ -2,6 +2,7 @@
 
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "core/check.h"
 #include "executor/mailbox.h"
@@ -20,12 +21,13 @@ ExecutorConfig checked(const ExecutorConfig& config, const EngineSpec& spec) {
 }  // namespace
 
 struct Executor::Impl {
-  Impl(Engine& engine, Sampler& sampler, const ExecutorConfig& the_config)
+  Impl(Engine& engine, Sampler& sampler, const ExecutorConfig& the_config,
+       std::function<void()> after_step)
       : config(checked(the_config, engine.spec())),
         spec(engine.spec()),
         pool(spec.kv.num_blocks),
         mailbox(config.max_queue, spec.kv.num_blocks),
-        loop(engine, sampler, config, mailbox, pool),
+        loop(engine, sampler, config, mailbox, pool, std::move(after_step)),
         thread([this] { loop.run(); }) {}
 
   const ExecutorConfig config;
@@ -37,8 +39,9 @@ struct Executor::Impl {
   std::thread thread;  // last: it uses all of the above
 };
 
-Executor::Executor(Engine& engine, Sampler& sampler, const ExecutorConfig& config)
-    : impl_(std::make_unique<Impl>(engine, sampler, config)) {}
+Executor::Executor(Engine& engine, Sampler& sampler, const ExecutorConfig& config,
+                   std::function<void()> after_step)
+    : impl_(std::make_unique<Impl>(engine, sampler, config, std::move(after_step))) {}
 
 Executor::~Executor() { shutdown(); }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -42,9 +43,12 @@ struct ExecutorConfig {
 
 class Executor {
  public:
-  // `engine` and `sampler` must outlive the executor and are driven by its thread alone. Throws
+  // `engine` and `sampler` must outlive the executor and are driven by its thread alone.
+  // `after_step` is called by that thread, with no lock held, after a step's calls of all sinks, so
+  // that who reads many streams can be woken once; it must return quickly and not throw. Throws
   // kInvalidArgument that names the field when the limits do not fit the engine.
-  Executor(Engine& engine, Sampler& sampler, const ExecutorConfig& config);
+  Executor(Engine& engine, Sampler& sampler, const ExecutorConfig& config,
+           std::function<void()> after_step = {});
   ~Executor();  // shutdown()
 
   // Checks the request and queues it. Returns its id, from 1. Throws kInvalidArgument (names field,

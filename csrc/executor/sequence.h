@@ -32,6 +32,8 @@ class Sequence {
   std::int32_t prompt_size() const { return static_cast<std::int32_t>(prompt_.size()); }
   // Positions known so far: prompt and columns.
   std::int32_t size() const { return prompt_size() + num_columns(); }
+  // The same with the columns of steps in flight: what the next step goes on from.
+  std::int32_t planned_size() const { return size() + pending; }
   std::int32_t num_columns() const { return column_count() - prompt_columns_; }
   std::int32_t max_columns() const { return max_columns_; }
   const SamplingParams& sampling() const { return sampling_; }
@@ -48,7 +50,8 @@ class Sequence {
 
   std::uint64_t id = 0;       // given by the mailbox
   std::int32_t row = -1;      // sampler row; -1 while waiting
-  std::int32_t computed = 0;  // positions whose keys and values are in the blocks
+  std::int32_t computed = 0;  // positions whose keys and values are in the blocks, or will be
+  std::int32_t pending = 0;   // columns that steps in flight will write
   BlockTable blocks;
 
  private:

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/check.h"
+#include "core/trace.h"
 
 namespace higgs_rt {
 namespace {
@@ -19,26 +20,41 @@ double seconds_since(Clock::time_point start) {
 }  // namespace
 
 StepLoop::StepLoop(Engine& engine, Sampler& sampler, const ExecutorConfig& config, Mailbox& mailbox,
-                   BlockPool& pool)
+                   BlockPool& pool, std::function<void()> after_step)
     : engine_(engine),
       sampler_(sampler),
       mailbox_(mailbox),
       pool_(pool),
-      limits_{config.max_batch, config.max_step_tokens, engine.spec().kv} {
+      limits_{config.max_batch, config.max_step_tokens, engine.spec().kv},
+      max_in_flight_(engine.spec().asynchronous ? Sampler::kMaxSteps - 1 : 0),
+      after_step_(std::move(after_step)) {
   for (std::int32_t row = config.max_batch - 1; row >= 0; --row) free_rows_.push_back(row);
   output_.last_columns = sampler.last_columns();
+  if (!engine.spec().asynchronous) return;
+  engine.attach({output_.last_columns, config.max_batch,
+                 [&sampler](const float* logits, const std::int32_t* rows, std::int32_t count) {
+                   sampler.enqueue(logits, rows, count);
+                 }});
+}
+
+StepLoop::~StepLoop() {
+  if (!engine_.spec().asynchronous) return;
+  try {
+    engine_.attach({});
+  } catch (const std::exception& error) {
+    std::cerr << "[executor] the engine failed at the end: " << error.what() << '\n';
+  }
 }
 
 void StepLoop::run() {
   try {
-    while (mailbox_.wait_for_work(idle_)) {
+    while (mailbox_.wait_for_work(idle_ && steps_.empty())) {
       const Clock::time_point start = Clock::now();
-      apply_cancels();
-      const std::vector<BatchItem> items = schedule();
-      if (items.empty()) continue;
-      run_step(items);
-      counts_.step_seconds += seconds_since(start);
-      flush_counts();
+      if (turn()) {
+        counts_.step_seconds += seconds_since(start);
+        flush_counts();
+      }
+      if (after_step_) after_step_();
     }
     end_all(FinishReason::kCancelled, "");
   } catch (const std::exception& error) {
@@ -46,6 +62,23 @@ void StepLoop::run() {
     mailbox_.stop_because(message);
     end_all(FinishReason::kError, message);
   }
+  if (after_step_) after_step_();
+}
+
+// Enqueues the next step and publishes what is then due. False: there was nothing to do.
+bool StepLoop::turn() {
+  const TraceRange trace("step");
+  apply_cancels();
+  schedule();
+  if (items_.empty()) {
+    if (steps_.empty()) return false;
+    publish_oldest();
+    idle_ = false;  // there may be work now
+    return true;
+  }
+  run_step(items_);
+  while (steps_.size() > max_in_flight_) publish_oldest();
+  return true;
 }
 
 void StepLoop::run_step(std::span<const BatchItem> items) {
@@ -54,8 +87,7 @@ void StepLoop::run_step(std::span<const BatchItem> items) {
   } catch (const Error& error) {
     // The cache is unchanged, so the culprit is found by running each sequence alone.
     if (items.size() == 1) return fail_items(items, error.what());
-    for (std::size_t i = 0; i < items.size(); ++i) run_step(items.subspan(i, 1));
-    return;
+    return run_one_by_one(items);
   } catch (const std::exception& error) {
     return fail_items(items, error.what());
   }
@@ -64,12 +96,22 @@ void StepLoop::run_step(std::span<const BatchItem> items) {
   } catch (const std::exception& error) {
     return fail_items(items, error.what());
   }
-  publish(items);
+  note_step(items);
+}
+
+void StepLoop::run_one_by_one(std::span<const BatchItem> items) {
+  drain();
+  for (const BatchItem& item : items) {
+    if (!is_running(item.sequence)) continue;
+    run_step({&item, 1});
+    drain();
+  }
 }
 
 void StepLoop::forward(std::span<const BatchItem> items) {
   build_batch(items, engine_.spec(), batch_);
   const Clock::time_point start = Clock::now();
+  output_.sampled = false;
   engine_.forward(batch_, output_);
   counts_.forward_seconds += seconds_since(start);
   ++counts_.steps;
@@ -77,27 +119,65 @@ void StepLoop::forward(std::span<const BatchItem> items) {
 }
 
 void StepLoop::sample() {
-  const std::size_t count = batch_.sampler_rows.size();
+  if (batch_.sampler_rows.empty()) return;
+  const Clock::time_point start = Clock::now();
+  if (output_.sampled) {
+    sampler_.deliver(batch_.sampler_rows);
+  } else {
+    sampler_.advance(output_.logits, batch_.sampler_rows);
+  }
+  counts_.sample_seconds += seconds_since(start);
+}
+
+void StepLoop::note_step(std::span<const BatchItem> items) {
+  Step& step = steps_.emplace_back();
+  step.members.reserve(items.size());
+  for (const BatchItem& item : items) {
+    const bool has_column = wants_logits(item);
+    step.members.push_back({item.sequence, has_column});
+    item.sequence->computed += item.rows;
+    item.sequence->pending += has_column ? 1 : 0;
+    step.num_columns += has_column ? 1 : 0;
+  }
+}
+
+void StepLoop::drain() {
+  while (!steps_.empty()) publish_oldest();
+}
+
+void StepLoop::publish_oldest() {
+  const TraceRange trace("publish");
+  const Step step = std::move(steps_.front());
+  steps_.pop_front();
+  try {
+    fetch(step.num_columns);
+  } catch (const std::exception& error) {
+    for (const Step::Member& member : step.members) {
+      if (member.sequence != nullptr) end(*member.sequence, FinishReason::kError, error.what());
+    }
+    return;
+  }
+  const auto width = static_cast<std::size_t>(engine_.spec().num_codebooks);
+  std::size_t next = 0;
+  for (const Step::Member& member : step.members) {
+    if (!member.has_column) continue;
+    const std::size_t index = next++;
+    if (member.sequence == nullptr) continue;
+    --member.sequence->pending;
+    publish_column(*member.sequence, std::span(columns_).subspan(index * width, width),
+                   sampled_[index]);
+  }
+}
+
+// The columns of the oldest step; waits for it.
+void StepLoop::fetch(std::size_t count) {
+  const TraceRange trace("fetch");
   columns_.resize(count * static_cast<std::size_t>(engine_.spec().num_codebooks));
   sampled_.assign(count, SampledRow{});
   if (count == 0) return;
   const Clock::time_point start = Clock::now();
-  sampler_.advance(output_.logits, batch_.sampler_rows);
   sampler_.fetch(columns_, sampled_);
   counts_.sample_seconds += seconds_since(start);
-}
-
-void StepLoop::publish(std::span<const BatchItem> items) {
-  const auto width = static_cast<std::size_t>(engine_.spec().num_codebooks);
-  std::size_t next = 0;
-  for (const BatchItem& item : items) {
-    const bool has_column = wants_logits(item);
-    item.sequence->computed += item.rows;
-    if (!has_column) continue;
-    const auto column = std::span(columns_).subspan(next * width, width);
-    publish_column(*item.sequence, column, sampled_[next]);
-    ++next;
-  }
 }
 
 void StepLoop::publish_column(Sequence& sequence, std::span<const std::int32_t> column,
@@ -141,38 +221,42 @@ void StepLoop::apply_cancels() {
   }
 }
 
-Plan StepLoop::plan_step() const {
-  std::vector<SequenceView> running;
-  running.reserve(running_.size());
+Plan StepLoop::plan_step() {
+  views_.clear();
   for (const SequencePtr& item : running_) {
-    running.push_back({item->size(), item->computed, item->blocks.size(), item->sink().paused()});
+    // One whose last column is in flight has nothing to compute; it counts as paused until then.
+    const bool complete = item->num_columns() + item->pending >= item->max_columns();
+    views_.push_back({item->planned_size(), item->computed, item->blocks.size(),
+                      complete || item->sink().paused()});
   }
-  std::vector<SequenceView> waiting;
+  queued_.clear();
   const auto free_rows = static_cast<std::int32_t>(free_rows_.size());
-  for (const std::int32_t size : mailbox_.peek_sizes(free_rows)) waiting.push_back({.size = size});
-  return make_plan(limits_, running, waiting, pool_.num_free());
+  for (const std::int32_t size : mailbox_.peek_sizes(free_rows)) queued_.push_back({.size = size});
+  return make_plan(limits_, views_, queued_, pool_.num_free());
 }
 
-std::vector<BatchItem> StepLoop::schedule() {
-  const Plan plan = plan_step();
+void StepLoop::schedule() {
+  items_.clear();
+  Plan plan = plan_step();
+  if (!plan.preempt.empty() && !steps_.empty()) {
+    drain();  // their columns may free what is missing, and are needed to compute a sequence again
+    plan = plan_step();
+  }
   idle_ = plan.work.empty();
-  std::vector<Sequence*> members;
-  members.reserve(running_.size() + static_cast<std::size_t>(plan.admit));
-  for (const SequencePtr& item : running_) members.push_back(item.get());
+  members_.clear();
+  for (const SequencePtr& item : running_) members_.push_back(item.get());
   for (const std::int32_t index : plan.preempt) {
-    members[static_cast<std::size_t>(index)]->blocks.clear();
-    members[static_cast<std::size_t>(index)]->computed = 0;
+    members_[static_cast<std::size_t>(index)]->blocks.clear();
+    members_[static_cast<std::size_t>(index)]->computed = 0;
     ++counts_.preemptions;
   }
-  for (std::int32_t i = 0; i < plan.admit; ++i) members.push_back(admit());
-  std::vector<BatchItem> items;
+  for (std::int32_t i = 0; i < plan.admit; ++i) members_.push_back(admit());
   for (const Plan::Work& work : plan.work) {
-    Sequence* sequence = members[static_cast<std::size_t>(work.sequence)];
+    Sequence* sequence = members_[static_cast<std::size_t>(work.sequence)];
     if (sequence == nullptr) continue;
-    sequence->blocks.reserve(sequence->size());
-    items.push_back({sequence, work.rows});
+    sequence->blocks.reserve(sequence->planned_size());
+    items_.push_back({sequence, work.rows});
   }
-  return items;
 }
 
 // Null when the request ended at once.
@@ -210,6 +294,11 @@ void StepLoop::end(Sequence& sequence, FinishReason reason, const std::string& e
                  " to be running");
   SequencePtr owned = std::move(*found);
   running_.erase(found);
+  for (Step& step : steps_) {
+    for (Step::Member& member : step.members) {
+      if (member.sequence == &sequence) member.sequence = nullptr;
+    }
+  }
   free_rows_.push_back(owned->row);
   finish(std::move(owned), reason, error);
 }
@@ -230,6 +319,16 @@ void StepLoop::finish(SequencePtr sequence, FinishReason reason, const std::stri
 void StepLoop::end_all(FinishReason reason, const std::string& error) {
   while (!running_.empty()) end(*running_.back(), reason, error);
   while (SequencePtr waiting = mailbox_.take_front()) finish(std::move(waiting), reason, error);
+  try {
+    drain();  // nobody is left to hear of it, but the device must have done with it
+  } catch (const std::exception&) {
+    steps_.clear();
+  }
+}
+
+bool StepLoop::is_running(const Sequence* sequence) const {
+  return std::any_of(running_.begin(), running_.end(),
+                     [&](const SequencePtr& item) { return item.get() == sequence; });
 }
 
 void StepLoop::flush_counts() {

@@ -1,7 +1,10 @@
 // The loop of the step thread: schedule -> forward -> sample -> publish.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <deque>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -21,10 +24,19 @@ namespace higgs_rt {
 
 // Owns the running sequences and their sampler rows. A preempted sequence stays among them and
 // keeps its row, so its sampling goes on where it was. Everything here runs on the step thread.
+//
+// With an asynchronous engine a step is enqueued before the columns of the one before it have been
+// fetched, so that the device never waits for the host. What such a step cannot know: a sequence
+// that turns out to have ended computes one row for nothing. Its blocks and its sampler row are
+// used again at once, as the device works in order. Preemption waits for the steps in flight. With
+// any other engine no step is in flight while the next one is made.
 class StepLoop {
  public:
   StepLoop(Engine& engine, Sampler& sampler, const ExecutorConfig& config, Mailbox& mailbox,
-           BlockPool& pool);
+           BlockPool& pool, std::function<void()> after_step = {});
+  ~StepLoop();
+  StepLoop(const StepLoop&) = delete;
+  StepLoop& operator=(const StepLoop&) = delete;
 
   // Runs until the mailbox is stopped, then cancels what is left. A failure outside a request's own
   // work stops the mailbox and ends every request with its message.
@@ -33,21 +45,37 @@ class StepLoop {
  private:
   using SequencePtr = std::unique_ptr<Sequence>;
 
+  // A step that has been enqueued.
+  struct Step {
+    struct Member {
+      Sequence* sequence = nullptr;  // null: it has ended since
+      bool has_column = false;
+    };
+    std::vector<Member> members;
+    std::size_t num_columns = 0;
+  };
+
+  bool turn();
   void apply_cancels();
-  std::vector<BatchItem> schedule();
-  Plan plan_step() const;
+  void schedule();
+  Plan plan_step();
   Sequence* admit();
   bool begin(Sequence& sequence);
   void run_step(std::span<const BatchItem> items);
+  void run_one_by_one(std::span<const BatchItem> items);
   void forward(std::span<const BatchItem> items);
   void sample();
-  void publish(std::span<const BatchItem> items);
+  void note_step(std::span<const BatchItem> items);
+  void drain();
+  void publish_oldest();
+  void fetch(std::size_t count);
   void publish_column(Sequence& sequence, std::span<const std::int32_t> column, SampledRow sampled);
   bool deliver_last_column(Sequence& sequence, bool ended);
   void fail_items(std::span<const BatchItem> items, const std::string& error);
   void end(Sequence& sequence, FinishReason reason, const std::string& error);
   void finish(SequencePtr sequence, FinishReason reason, const std::string& error);
   void end_all(FinishReason reason, const std::string& error);
+  bool is_running(const Sequence* sequence) const;
   void flush_counts();
 
   Engine& engine_;
@@ -55,13 +83,20 @@ class StepLoop {
   Mailbox& mailbox_;
   BlockPool& pool_;
   const SchedulerLimits limits_;
+  const std::size_t max_in_flight_;  // steps that may be left unpublished when one is enqueued
+  const std::function<void()> after_step_;
 
   std::vector<SequencePtr> running_;     // in order of admission
   std::vector<std::int32_t> free_rows_;  // sampler rows, stack
-  bool idle_ = true;                     // the last plan had no work
+  std::deque<Step> steps_;               // in flight, oldest first
+  bool idle_ = true;                     // there was no work, and nothing has changed since
   StepBatch batch_;
   StepOutput output_;
-  std::vector<std::int32_t> columns_;  // [logit rows, num_codebooks] of this step
+  std::vector<BatchItem> items_;       // of the step being made
+  std::vector<Sequence*> members_;     // running and admitted sequences, by the plan's index
+  std::vector<SequenceView> views_;    // of running_, for the plan
+  std::vector<SequenceView> queued_;   // of the waiting sequences
+  std::vector<std::int32_t> columns_;  // [logit rows, num_codebooks] of the step being published
   std::vector<SampledRow> sampled_;    // [logit rows]
   Mailbox::StepCounts counts_;         // not yet in the mailbox
 };

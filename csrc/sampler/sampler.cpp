@@ -83,10 +83,26 @@ void RowTable::check_rows(std::span<const std::int32_t> rows) {
   }
 }
 
-void RowTable::check_fetch(std::size_t advanced, std::size_t columns, std::size_t sampled) const {
-  const std::size_t ids = advanced * static_cast<std::size_t>(spec_.num_codebooks);
+std::size_t RowTable::push_step(std::size_t rows) {
+  check(pushed_ - popped_ < Sampler::kMaxSteps, "sampler", "expected at most ", Sampler::kMaxSteps,
+        " steps that wait to be fetched, got one more");
+  const std::size_t place = pushed_++ % Sampler::kMaxSteps;
+  steps_[place] = rows;
+  return place;
+}
+
+RowTable::Step RowTable::oldest_step(std::size_t columns, std::size_t sampled) const {
+  Step step;
+  step.place = popped_ % Sampler::kMaxSteps;
+  if (popped_ != pushed_) step.rows = steps_[step.place];
+  const std::size_t ids = step.rows * static_cast<std::size_t>(spec_.num_codebooks);
   check(columns == ids, "sampler", "expected room for ", ids, " ids, got ", columns);
-  check(sampled == advanced, "sampler", "expected room for ", advanced, " rows, got ", sampled);
+  check(sampled == step.rows, "sampler", "expected room for ", step.rows, " rows, got ", sampled);
+  return step;
+}
+
+void RowTable::pop_step() {
+  if (popped_ != pushed_) ++popped_;
 }
 
 std::unique_ptr<Sampler> make_sampler(const SamplerSpec& spec, Device& device) {

@@ -39,12 +39,27 @@ class Sampler {
                         std::span<const std::int32_t> history) = 0;
 
   // One step for the rows listed: logits [rows.size(), num_codebooks, codebook_vocab] fp32 in
-  // device memory, in the order of `rows`. Enqueues and returns.
+  // device memory, in the order of `rows`. Enqueues and returns. At most kMaxSteps steps may wait
+  // to be fetched; one more is refused with kInvalidArgument.
   virtual void advance(const float* logits, std::span<const std::int32_t> rows) = 0;
 
-  // Columns and flags written by the last advance(), in its order: columns [n, num_codebooks].
-  // Waits for them on a device that works asynchronously.
+  // Columns and flags written by the oldest advance() that has not been fetched, in its order:
+  // columns [n, num_codebooks]. Waits for that step only, on a device that works asynchronously.
+  // Nothing has been advanced: n = 0. Arguments of another size are refused and fetch nothing.
   virtual void fetch(std::span<std::int32_t> columns, std::span<SampledRow> sampled) = 0;
+
+  // The two halves of advance(), for an engine that runs the first inside its own step (engine.h,
+  // StepTail): the rows of enqueue() and deliver() must then be the same.
+  //
+  // The device work: `rows` [count] is in device memory like the logits; -1 is no row, whose logits
+  // are not looked at. The rows are not checked. Nothing depends on the step but the contents of
+  // the two arrays, so that the call may be recorded in a graph (Device::capture).
+  virtual void enqueue(const float* logits, const std::int32_t* rows, std::int32_t count) = 0;
+  // Makes the step that enqueue() was last called for, or a graph with it launched for, the next
+  // one to be fetched: the first rows.size() of its rows. Enqueues and returns.
+  virtual void deliver(std::span<const std::int32_t> rows) = 0;
+
+  static constexpr std::size_t kMaxSteps = 2;
 
   // Last column of every row, [max_rows, num_codebooks] int32 in device memory, stable address.
   virtual const std::int32_t* last_columns() const = 0;

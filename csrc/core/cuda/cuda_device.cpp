@@ -4,6 +4,71 @@
 
 namespace higgs_rt {
 
+namespace {
+
+class CudaEvent final : public DeviceEvent {
+ public:
+  explicit CudaEvent(cudaStream_t stream) : stream_(stream) {
+    check_cuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "device",
+               "cudaEventCreateWithFlags");
+  }
+  ~CudaEvent() override { cudaEventDestroy(event_); }
+  CudaEvent(const CudaEvent&) = delete;
+  CudaEvent& operator=(const CudaEvent&) = delete;
+
+  void record() override {
+    check_cuda(cudaEventRecord(event_, stream_), "device", "cudaEventRecord");
+  }
+  void wait() override {
+    check_cuda(cudaEventSynchronize(event_), "device", "cudaEventSynchronize");
+  }
+
+ private:
+  cudaStream_t stream_;
+  cudaEvent_t event_ = nullptr;
+};
+
+class CudaGraph final : public DeviceGraph {
+ public:
+  CudaGraph(cudaStream_t stream, const std::function<void()>& enqueue) : stream_(stream) {
+    cudaGraph_t graph = record(enqueue);
+    const cudaError_t result = cudaGraphInstantiate(&executable_, graph, 0);
+    cudaGraphDestroy(graph);
+    check_cuda(result, "device", "cudaGraphInstantiate");
+    check_cuda(cudaGraphUpload(executable_, stream_), "device", "cudaGraphUpload");
+  }
+  ~CudaGraph() override { cudaGraphExecDestroy(executable_); }
+  CudaGraph(const CudaGraph&) = delete;
+  CudaGraph& operator=(const CudaGraph&) = delete;
+
+  void launch() override {
+    check_cuda(cudaGraphLaunch(executable_, stream_), "device", "cudaGraphLaunch");
+  }
+
+ private:
+  // Thread-local, so that other threads may go on allocating meanwhile.
+  cudaGraph_t record(const std::function<void()>& enqueue) {
+    check_cuda(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "device",
+               "cudaStreamBeginCapture");
+    cudaGraph_t graph = nullptr;
+    try {
+      enqueue();
+    } catch (...) {
+      cudaStreamEndCapture(stream_, &graph);
+      if (graph != nullptr) cudaGraphDestroy(graph);
+      cudaGetLastError();
+      throw;
+    }
+    check_cuda(cudaStreamEndCapture(stream_, &graph), "device", "cudaStreamEndCapture");
+    return graph;
+  }
+
+  cudaStream_t stream_;
+  cudaGraphExec_t executable_ = nullptr;
+};
+
+}  // namespace
+
 CudaDevice::CudaDevice(int ordinal) : ordinal_(ordinal) {
   int count = 0;
   const cudaError_t result = cudaGetDeviceCount(&count);
@@ -54,6 +119,41 @@ void CudaDevice::copy_to_host(void* host, const void* device, std::size_t bytes)
 
 void CudaDevice::synchronize() {
   check_cuda(cudaStreamSynchronize(stream_), "device", "cudaStreamSynchronize");
+}
+
+std::shared_ptr<void> CudaDevice::allocate_pinned(std::size_t bytes) {
+  activate();
+  void* memory = nullptr;
+  const cudaError_t result = cudaMallocHost(&memory, bytes == 0 ? 1 : bytes);
+  if (result != cudaSuccess) {
+    cudaGetLastError();
+    fail(ErrorCode::kResourceExhausted, "device", "could not allocate ", bytes,
+         " bytes of pinned memory: ", cudaGetErrorString(result));
+  }
+  return {memory, [](void* pointer) { cudaFreeHost(pointer); }};
+}
+
+void CudaDevice::copy_to_pinned(void* pinned, const void* device, std::size_t bytes) {
+  activate();
+  check_cuda(cudaMemcpyAsync(pinned, device, bytes, cudaMemcpyDeviceToHost, stream_), "device",
+             "cudaMemcpyAsync from the GPU");
+}
+
+std::unique_ptr<DeviceEvent> CudaDevice::make_event() {
+  activate();
+  return std::make_unique<CudaEvent>(stream_);
+}
+
+std::unique_ptr<DeviceGraph> CudaDevice::capture(std::function<void()> enqueue) {
+  activate();
+  return std::make_unique<CudaGraph>(stream_, enqueue);
+}
+
+DeviceMemory CudaDevice::memory() {
+  activate();
+  DeviceMemory memory;
+  check_cuda(cudaMemGetInfo(&memory.free_bytes, &memory.total_bytes), "device", "cudaMemGetInfo");
+  return memory;
 }
 
 CudaDevice& as_cuda(Device& device) {

@@ -23,6 +23,11 @@ class CudaDevice final : public Device {
   void copy_from_host(void* device, const void* host, std::size_t bytes) override;
   void copy_to_host(void* host, const void* device, std::size_t bytes) override;
   void synchronize() override;
+  std::shared_ptr<void> allocate_pinned(std::size_t bytes) override;
+  void copy_to_pinned(void* pinned, const void* device, std::size_t bytes) override;
+  std::unique_ptr<DeviceEvent> make_event() override;
+  std::unique_ptr<DeviceGraph> capture(std::function<void()> enqueue) override;
+  DeviceMemory memory() override;
 
   int ordinal() const { return ordinal_; }
   cudaStream_t stream() const { return stream_; }

@@ -128,4 +128,20 @@ void check_batch(const StepBatch& batch, const StepOutput& output, const EngineS
   check_offsets("audio_offset", batch.audio_offset, batch.num_text_rows, batch.num_rows(), batch);
 }
 
+void check_tail(const StepBatch& batch, const StepOutput& output, const StepTail& tail) {
+  check(output.last_columns == tail.last_columns, kWhere,
+        "expected last_columns of the attached sampler, got another address");
+  check_size("sampler_rows", batch.sampler_rows.size(),
+             static_cast<std::int64_t>(batch.logit_rows.size()));
+  for (std::size_t i = 0; i < batch.sampler_rows.size(); ++i) {
+    check_within("sampler_rows", static_cast<std::int64_t>(i), batch.sampler_rows[i],
+                 tail.num_rows);
+  }
+  for (auto i = static_cast<std::size_t>(batch.num_text_rows); i < batch.ids.size(); ++i) {
+    if (batch.ids[i] < StepBatch::kFeedback) continue;
+    check_within("ids", static_cast<std::int64_t>(i), batch.ids[i] - StepBatch::kFeedback,
+                 tail.num_rows);
+  }
+}
+
 }  // namespace higgs_rt

@@ -1,9 +1,11 @@
 #include "engine/native/native_engine.h"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 #include "core/check.h"
+#include "core/trace.h"
 #include "engine/native/check_batch.h"
 
 namespace higgs_rt {
@@ -41,7 +43,7 @@ KvLayout make_layout(const EngineConfig& config) {
   return layout;
 }
 
-EngineSpec make_spec(const EngineConfig& config, const ModelConfig& model) {
+EngineSpec make_spec(const EngineConfig& config, const ModelConfig& model, Device& device) {
   EngineSpec spec;
   spec.num_codebooks = model.num_codebooks;
   spec.codebook_vocab = model.codebook_vocab;
@@ -51,7 +53,16 @@ EngineSpec make_spec(const EngineConfig& config, const ModelConfig& model) {
   spec.max_sequences = config.max_sequences;
   spec.max_positions = config.max_positions;
   spec.kv = make_layout(config);
+  spec.asynchronous = device.kind() != DeviceKind::kCpu;
   return spec;
+}
+
+// Numbers of a step's arrays at most, with the space between them.
+std::int64_t eager_words(const EngineSpec& spec) {
+  constexpr std::int64_t kSpace = 64;
+  const std::int64_t per_row = 6 + spec.num_codebooks + std::int64_t{spec.hidden_size};
+  const std::int64_t blocks = spec.kv.blocks_for(spec.max_positions);
+  return spec.max_rows * per_row + spec.max_sequences * blocks + kSpace;
 }
 
 std::int32_t num_sampler_rows(const StepBatch& batch) {
@@ -68,22 +79,30 @@ std::int32_t num_sampler_rows(const StepBatch& batch) {
 
 NativeEngine::NativeEngine(const EngineConfig& config, const ModelConfig& model,
                            ModelWeights weights, std::unique_ptr<Ops> ops)
-    : spec_(make_spec(config, model)), ops_(std::move(ops)) {
+    : spec_(make_spec(config, model, ops->device())),
+      max_blocks_(spec_.kv.blocks_for(spec_.max_positions)),
+      use_graphs_(config.decode_graphs.value_or(spec_.asynchronous)),
+      ops_(std::move(ops)) {
+  const DType activations =
+      device().kind() == DeviceKind::kCpu ? DType::kF32 : weights.linear_dtype;
+  const std::int32_t graph_rows = use_graphs_ ? DecodeGraphs::largest(spec_.max_sequences) : 0;
   decoder_ = std::make_unique<Decoder>(
-      model, std::move(weights), Decoder::Limits{config.max_rows, config.max_positions}, *ops_);
+      model, std::move(weights),
+      Decoder::Limits{std::max(spec_.max_rows, graph_rows), spec_.max_positions, activations},
+      *ops_);
+  make_cache(model, activations);
+  staging_ = std::make_unique<StepStaging>(
+      device(), std::max(eager_words(spec_), DecodeGraphs::staged_words(graph_rows, max_blocks_)));
+}
+
+void NativeEngine::make_cache(const ModelConfig& model, DType dtype) {
   cache_.layout = spec_.kv;
+  cache_.layout.num_blocks += use_graphs_ ? 1 : 0;
   for (std::int32_t i = 0; i < 2 * model.num_layers; ++i) {
-    kv_memory_.emplace_back(device(), DType::kF32,
-                            Shape{spec_.kv.num_slots(), model.num_kv_heads, model.head_dim});
+    kv_memory_.emplace_back(device(), dtype,
+                            Shape{cache_.layout.num_slots(), model.num_kv_heads, model.head_dim});
     (i % 2 == 0 ? cache_.keys : cache_.values).push_back(kv_memory_.back().view());
   }
-  const std::int64_t rows = spec_.max_rows;
-  const std::int64_t most =
-      rows * (5 + spec_.num_codebooks) +
-      std::int64_t{spec_.max_sequences} * spec_.kv.blocks_for(spec_.max_positions);
-  indices_ = Tensor(device(), DType::kI32, {most});
-  staging_.reserve(static_cast<std::size_t>(most));
-  table_rows_ = Tensor(device(), DType::kF32, {rows, spec_.hidden_size});
 }
 
 std::int64_t NativeEngine::kv_bytes() const {
@@ -92,39 +111,60 @@ std::int64_t NativeEngine::kv_bytes() const {
   return bytes;
 }
 
-void NativeEngine::forward(const StepBatch& batch, StepOutput& output) {
-  check_batch(batch, output, spec_);
-  output.logits = decoder_->forward(upload(batch, output), cache_).as<float>();
+void NativeEngine::attach(StepTail tail) {
+  device().synchronize();
+  graphs_.reset();
+  tail_ = std::move(tail);
+  if (!use_graphs_ || !tail_.enqueue) return;
+  graphs_ = std::make_unique<DecodeGraphs>(
+      spec_, max_blocks_, spec_.kv.num_blocks, tail_, *staging_, device(),
+      [this](const DecoderBatch& batch, const TensorView& rows) { return run(batch, rows); });
 }
 
-DecoderBatch NativeEngine::upload(const StepBatch& batch, const StepOutput& output) {
-  staging_.clear();
-  auto* memory = indices_.as<std::int32_t>();
-  const auto add = [&](const std::vector<std::int32_t>& values, Shape shape) {
-    TensorView view{memory + staging_.size(), DType::kI32, std::move(shape)};
-    staging_.insert(staging_.end(), values.begin(), values.end());
-    return view;
-  };
+void NativeEngine::forward(const StepBatch& batch, StepOutput& output) {
+  const TraceRange trace("forward");
+  check_batch(batch, output, spec_);
+  if (tail_.enqueue) check_tail(batch, output, tail_);
+  output.sampled = tail_.enqueue != nullptr;
+  const bool decodes = graphs_ != nullptr && graphs_->takes(batch, output);
+  output.logits = decodes ? graphs_->run(batch) : run_eagerly(batch, output);
+}
+
+const float* NativeEngine::run(const DecoderBatch& batch, const TensorView& sampler_rows) {
+  const TensorView logits = decoder_->forward(batch, cache_);
+  if (tail_.enqueue && logits.dim(0) != 0) {
+    tail_.enqueue(logits.as<float>(), sampler_rows.as<std::int32_t>(),
+                  static_cast<std::int32_t>(logits.dim(0)));
+  }
+  return logits.as<float>();
+}
+
+const float* NativeEngine::run_eagerly(const StepBatch& batch, const StepOutput& output) {
   const std::int64_t rows = batch.num_rows();
   const std::int64_t codebooks = spec_.num_codebooks;
   const auto given = static_cast<std::int64_t>(batch.columns.size()) / codebooks;
+  const auto wanted = static_cast<std::int64_t>(batch.logit_rows.size());
+  const auto table = static_cast<std::int64_t>(batch.table_rows.size()) / spec_.hidden_size;
+  staging_->begin();
   DecoderBatch step;
   step.num_text_rows = batch.num_text_rows;
-  step.ids = add(batch.ids, {rows});
-  step.sequence = add(batch.sequence, {rows});
-  step.position = add(batch.position, {rows});
-  step.slot = add(batch.slot, {rows});
-  step.columns = add(batch.columns, {given, codebooks});
-  step.block_table = add(batch.block_table, {batch.num_sequences, batch.max_blocks});
-  step.logit_rows = add(batch.logit_rows, {static_cast<std::int64_t>(batch.logit_rows.size())});
-  device().copy_from_host(memory, staging_.data(), staging_.size() * sizeof(std::int32_t));
+  step.ids = staging_->add(batch.ids, {rows});
+  step.sequence = staging_->add(batch.sequence, {rows});
+  step.position = staging_->add(batch.position, {rows});
+  step.slot = staging_->add(batch.slot, {rows});
+  step.columns = staging_->add(batch.columns, {given, codebooks});
+  step.block_table = staging_->add(batch.block_table, {batch.num_sequences, batch.max_blocks});
+  step.logit_rows = staging_->add(batch.logit_rows, {wanted});
+  TensorView sampler_rows;
+  if (tail_.enqueue) sampler_rows = staging_->add(batch.sampler_rows, {wanted});
+  const StepStaging::Array table_rows = staging_->take({table, spec_.hidden_size}, DType::kF32);
+  std::memcpy(table_rows.host.data(), batch.table_rows.data(), table_rows.host.size_bytes());
+  step.table_rows = table_rows.device;
+  staging_->upload();
   step.last_columns = {const_cast<std::int32_t*>(output.last_columns),
                        DType::kI32,
                        {num_sampler_rows(batch), codebooks}};
-  const auto table = static_cast<std::int64_t>(batch.table_rows.size()) / spec_.hidden_size;
-  step.table_rows = table_rows_.view().first(table);
-  device().copy_from_host(step.table_rows.data, batch.table_rows.data(), step.table_rows.bytes());
-  return step;
+  return run(step, sampler_rows);
 }
 
 LoadedEngine load_native_engine(const EngineConfig& config, Device& device, ThreadPool& pool) {

@@ -5,6 +5,8 @@
 #include <vector>
 
 #include "engine/factory.h"
+#include "engine/native/decode_graphs.h"
+#include "engine/native/step_staging.h"
 #include "model/decoder.h"
 
 namespace higgs_rt {
@@ -18,20 +20,25 @@ class NativeEngine final : public Engine {
   const EngineSpec& spec() const override { return spec_; }
   Device& device() override { return ops_->device(); }
   void forward(const StepBatch& batch, StepOutput& output) override;
+  void attach(StepTail tail) override;
   // Keys and values of all layers.
   std::int64_t kv_bytes() const;
 
  private:
-  DecoderBatch upload(const StepBatch& batch, const StepOutput& output);
+  void make_cache(const ModelConfig& model, DType dtype);
+  const float* run_eagerly(const StepBatch& batch, const StepOutput& output);
+  const float* run(const DecoderBatch& batch, const TensorView& sampler_rows);
 
   EngineSpec spec_;
+  const std::int32_t max_blocks_;  // of a sequence
+  const bool use_graphs_;
   std::unique_ptr<Ops> ops_;
   std::unique_ptr<Decoder> decoder_;
   std::vector<Tensor> kv_memory_;
-  KvCache cache_;
-  std::vector<std::int32_t> staging_;  // one step's index arrays, one after another
-  Tensor indices_;                     // the same on the device
-  Tensor table_rows_;                  // [max_rows, H] fp32
+  KvCache cache_;  // one block more than the spec's: the scratch block of DecodeGraphs
+  std::unique_ptr<StepStaging> staging_;
+  StepTail tail_;
+  std::unique_ptr<DecodeGraphs> graphs_;  // null: none
 };
 
 // Backend "native" on the device's kind; `config.num_blocks` may be 0.

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <vector>
 
 #include "core/check.h"
@@ -54,28 +55,53 @@ class CpuSampler final : public Sampler {
 
   void advance(const float* logits, std::span<const std::int32_t> rows) override {
     table_.check_rows(rows);
+    const std::size_t place = table_.push_step(rows.size());
+    enqueue(logits, rows.data(), static_cast<std::int32_t>(rows.size()));
+    write_result(place, rows);
+  }
+
+  void enqueue(const float* logits, const std::int32_t* rows, std::int32_t count) override {
     const std::ptrdiff_t stride =
         std::ptrdiff_t{table_.spec().num_codebooks} * table_.spec().codebook_vocab;
-    for (const std::int32_t row : rows) {
-      advance_row(row, logits);
-      logits += stride;
+    for (std::int32_t i = 0; i < count; ++i, logits += stride) {
+      if (rows[i] >= 0) advance_row(rows[i], logits);
     }
-    advanced_.assign(rows.begin(), rows.end());
+  }
+
+  void deliver(std::span<const std::int32_t> rows) override {
+    table_.check_rows(rows);
+    write_result(table_.push_step(rows.size()), rows);
   }
 
   void fetch(std::span<std::int32_t> columns, std::span<SampledRow> sampled) override {
-    table_.check_fetch(advanced_.size(), columns.size(), sampled.size());
-    std::int32_t* column = columns.data();
-    for (std::size_t i = 0; i < advanced_.size(); ++i) {
-      const RowState& state = states_[static_cast<std::size_t>(advanced_[i])];
-      column = std::copy_n(last_column(advanced_[i]), table_.spec().num_codebooks, column);
-      sampled[i] = {state.finished, state.failed};
-    }
+    const RowTable::Step step = table_.oldest_step(columns.size(), sampled.size());
+    const Result& result = results_[step.place];
+    std::copy_n(result.columns.begin(), columns.size(), columns.begin());
+    std::copy_n(result.sampled.begin(), sampled.size(), sampled.begin());
+    table_.pop_step();
   }
 
   const std::int32_t* last_columns() const override { return last_columns_.data(); }
 
  private:
+  // What a step wrote, kept until it is fetched.
+  struct Result {
+    std::vector<std::int32_t> columns;
+    std::vector<SampledRow> sampled;
+  };
+
+  void write_result(std::size_t place, std::span<const std::int32_t> rows) {
+    Result& result = results_[place];
+    result.columns.clear();
+    result.sampled.clear();
+    for (const std::int32_t row : rows) {
+      const RowState& state = states_[static_cast<std::size_t>(row)];
+      const std::int32_t* column = last_column(row);
+      result.columns.insert(result.columns.end(), column, column + table_.spec().num_codebooks);
+      result.sampled.push_back({state.finished, state.failed});
+    }
+  }
+
   std::int32_t* last_column(std::int32_t row) {
     return last_columns_.data() + std::ptrdiff_t{row} * table_.spec().num_codebooks;
   }
@@ -99,7 +125,7 @@ class CpuSampler final : public Sampler {
   RowTable table_;
   std::vector<RowState> states_;            // [max_rows]
   std::vector<std::int32_t> last_columns_;  // [max_rows, num_codebooks]
-  std::vector<std::int32_t> advanced_;      // rows of the last advance()
+  std::array<Result, kMaxSteps> results_;   // of the steps that wait to be fetched
   std::vector<std::int32_t> keys_;          // [codebook_vocab], scratch
   std::vector<std::uint32_t> weights_;      // [codebook_vocab], scratch
 };

@@ -1,4 +1,4 @@
-#include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "core/cuda/cuda_check.h"
@@ -12,16 +12,11 @@ namespace higgs_rt {
 namespace {
 
 constexpr const char* kWhere = "cuda sampler";
+constexpr std::size_t kAlignment = 16;  // of the columns behind the flags
 
-struct EventDelete {
-  void operator()(cudaEvent_t event) const { cudaEventDestroy(event); }
-};
-struct PinnedDelete {
-  void operator()(void* memory) const { cudaFreeHost(memory); }
-};
-
-// Row states and columns stay in device memory; a copy of each step's columns and flags goes to
-// pinned host memory behind the kernel, and fetch() waits for that copy only.
+// Row states and columns stay in device memory. The kernel leaves a step's columns and flags in
+// output_, always the same memory, so that a graph may hold it; deliver() copies them behind the
+// kernel to the step's place in pinned memory, and fetch() waits for that copy only.
 class CudaSampler final : public Sampler {
  public:
   CudaSampler(const SamplerSpec& spec, Device& device) : table_(spec), device_(as_cuda(device)) {
@@ -31,15 +26,12 @@ class CudaSampler final : public Sampler {
     states_ = device_.allocate(rows * sizeof(RowState));
     last_columns_ = device_.allocate(ids * sizeof(std::int32_t));
     rows_ = device_.allocate(rows * sizeof(std::int32_t));
-    output_bytes_ = ids * sizeof(std::int32_t) + rows;
-    output_ = device_.allocate(output_bytes_);
-    void* pinned = nullptr;
-    check_cuda(cudaMallocHost(&pinned, output_bytes_), kWhere, "cudaMallocHost");
-    fetched_.reset(static_cast<std::byte*>(pinned));
-    cudaEvent_t event = nullptr;
-    check_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), kWhere,
-               "cudaEventCreateWithFlags");
-    copied_.reset(event);
+    flag_bytes_ = (rows + kAlignment - 1) / kAlignment * kAlignment;
+    output_ = device_.allocate(flag_bytes_ + ids * sizeof(std::int32_t));
+    for (Fetched& fetched : fetched_) {
+      fetched.memory = device_.allocate_pinned(flag_bytes_ + ids * sizeof(std::int32_t));
+      fetched.copied = device_.make_event();
+    }
     const std::vector<std::int32_t> bos(ids, bos_id(spec.codebook_vocab));
     device_.copy_from_host(last_columns_.get(), bos.data(), ids * sizeof(std::int32_t));
     device_.synchronize();
@@ -60,34 +52,36 @@ class CudaSampler final : public Sampler {
 
   void advance(const float* logits, std::span<const std::int32_t> rows) override {
     table_.check_rows(rows);
-    advanced_ = rows.size();
-    if (rows.empty()) return;
+    const std::size_t place = table_.push_step(rows.size());
     device_.copy_from_host(rows_.get(), rows.data(), rows.size_bytes());
+    enqueue(logits, columns_of(rows_), static_cast<std::int32_t>(rows.size()));
+    copy_result(place, rows.size());
+  }
+
+  void enqueue(const float* logits, const std::int32_t* rows, std::int32_t count) override {
     const SamplerSpec& spec = table_.spec();
-    const AdvanceRows arguments = {states(),
-                                   columns_of(last_columns_),
-                                   logits,
-                                   columns_of(rows_),
-                                   columns_of(output_),
-                                   static_cast<std::uint8_t*>(output_.get()) + flags_offset(),
-                                   static_cast<std::int32_t>(rows.size()),
-                                   spec.num_codebooks,
-                                   spec.codebook_vocab};
+    const AdvanceRows arguments = {
+        states(), columns_of(last_columns_), logits,
+        rows,     columns_in(output_),       static_cast<std::uint8_t*>(output_.get()),
+        count,    spec.num_codebooks,        spec.codebook_vocab};
     check_cuda(launch_advance_rows(arguments, device_.stream()), kWhere, "advance_rows");
-    check_cuda(cudaMemcpyAsync(fetched_.get(), output_.get(), output_bytes_, cudaMemcpyDeviceToHost,
-                               device_.stream()),
-               kWhere, "cudaMemcpyAsync of the columns");
-    check_cuda(cudaEventRecord(copied_.get(), device_.stream()), kWhere, "cudaEventRecord");
+  }
+
+  void deliver(std::span<const std::int32_t> rows) override {
+    table_.check_rows(rows);
+    copy_result(table_.push_step(rows.size()), rows.size());
   }
 
   void fetch(std::span<std::int32_t> columns, std::span<SampledRow> sampled) override {
-    table_.check_fetch(advanced_, columns.size(), sampled.size());
-    if (advanced_ == 0) return;
-    check_cuda(cudaEventSynchronize(copied_.get()), kWhere, "cudaEventSynchronize");
-    std::memcpy(columns.data(), fetched_.get(), columns.size_bytes());
-    for (std::size_t i = 0; i < advanced_; ++i) {
-      const auto flags = std::to_integer<unsigned>(fetched_.get()[flags_offset() + i]);
-      sampled[i] = {(flags & 1u) != 0, (flags & 2u) != 0};
+    const RowTable::Step step = table_.oldest_step(columns.size(), sampled.size());
+    table_.pop_step();  // even when waiting fails
+    if (step.rows == 0) return;
+    const Fetched& fetched = fetched_[step.place];
+    fetched.copied->wait();
+    std::memcpy(columns.data(), columns_in(fetched.memory), columns.size_bytes());
+    const auto* flags = static_cast<const std::uint8_t*>(fetched.memory.get());
+    for (std::size_t i = 0; i < step.rows; ++i) {
+      sampled[i] = {(flags[i] & 1u) != 0, (flags[i] & 2u) != 0};
     }
   }
 
@@ -100,8 +94,18 @@ class CudaSampler final : public Sampler {
     return static_cast<std::int32_t*>(buffer.get());
   }
   RowState* states() const { return static_cast<RowState*>(states_.get()); }
-  std::size_t flags_offset() const {
-    return output_bytes_ - static_cast<std::size_t>(table_.spec().max_rows);
+  // Flags [max_rows] come first in a step's output, columns behind them, so that one copy takes
+  // the flags and the columns of the rows in use.
+  std::int32_t* columns_in(const Buffer& output) const {
+    return reinterpret_cast<std::int32_t*>(static_cast<std::byte*>(output.get()) + flag_bytes_);
+  }
+
+  void copy_result(std::size_t place, std::size_t rows) {
+    const Fetched& fetched = fetched_[place];
+    const std::size_t ids = rows * static_cast<std::size_t>(table_.spec().num_codebooks);
+    device_.copy_to_pinned(fetched.memory.get(), output_.get(),
+                           flag_bytes_ + ids * sizeof(std::int32_t));
+    fetched.copied->record();
   }
 
   void prepare_shared_memory() {
@@ -127,11 +131,13 @@ class CudaSampler final : public Sampler {
   Buffer states_;        // RowState [max_rows]
   Buffer last_columns_;  // int32 [max_rows, num_codebooks]
   Buffer rows_;          // int32 [max_rows]
-  Buffer output_;        // of one step: int32 [max_rows, num_codebooks], then flags [max_rows]
-  std::size_t output_bytes_ = 0;
-  std::unique_ptr<std::byte, PinnedDelete> fetched_;  // copy of output_
-  std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, EventDelete> copied_;
-  std::size_t advanced_ = 0;  // rows of the last advance()
+  Buffer output_;        // of one step: flags [max_rows], then int32 [max_rows, num_codebooks]
+  std::size_t flag_bytes_ = 0;
+  struct Fetched {
+    Buffer memory;  // pinned copy of output_
+    std::unique_ptr<DeviceEvent> copied;
+  };
+  std::array<Fetched, kMaxSteps> fetched_;
 };
 
 }  // namespace

@@ -8,6 +8,7 @@
 
 #include "core/check.h"
 #include "engine/engine.h"
+#include "executor/lazy_device.h"
 
 namespace higgs_rt::testing {
 
@@ -32,12 +33,15 @@ EngineSpec small_spec(KvLayout kv);
 // every row whose logits are wanted, so an error in slots, block tables, positions, order,
 // preemption or feedback changes the columns. Also checks the shape of every batch (see StepBatch)
 // and throws kInternal when it is broken.
+//
+// An asynchronous one (spec.asynchronous) leaves its work in `queue`.
 class FakeEngine : public Engine {
  public:
   explicit FakeEngine(const EngineSpec& spec);
   const EngineSpec& spec() const override { return spec_; }
   Device& device() override { return *device_; }
   void forward(const StepBatch& batch, StepOutput& output) override;
+  void attach(StepTail tail) override;
 
   // Called first in forward(); may throw.
   std::function<void(const StepBatch&)> before_step;
@@ -46,23 +50,28 @@ class FakeEngine : public Engine {
   std::int64_t steps = 0;
   std::int32_t most_rows = 0;
   std::vector<std::string> violations;  // of StepBatch's promises
+  bool runs_tail = true;
+  LazyQueue queue;
 
  private:
   struct Cell {
     std::uint64_t content = 0;
     std::int32_t position = -1;
   };
+  void compute(const StepBatch& batch, const std::int32_t* last_columns);
   void verify(const StepBatch& batch) const;
   void verify_range(const StepBatch& batch, const std::vector<std::int32_t>& offset,
                     std::int32_t begin, std::int32_t end) const;
   void verify_blocks(const StepBatch& batch) const;
   std::int32_t slot_of(const StepBatch& batch, std::int32_t s, std::int32_t position) const;
-  std::uint64_t content(const StepBatch& batch, const StepOutput& output, std::int32_t row) const;
+  std::uint64_t content(const StepBatch& batch, const std::int32_t* last_columns,
+                        std::int32_t row) const;
 
   EngineSpec spec_;
   std::unique_ptr<Device> device_ = make_cpu_device();
-  std::vector<Cell> cells_;  // [slots]
-  std::vector<float> logits_;
+  std::vector<Cell> cells_;    // [slots]
+  std::vector<float> logits_;  // [max_rows, codebooks, codebook vocabulary]
+  StepTail tail_;
 };
 
 }  // namespace higgs_rt::testing

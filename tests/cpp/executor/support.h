@@ -1,6 +1,7 @@
 // Requests, sinks and the plain reference for the executor's tests.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -74,9 +75,13 @@ class CollectingSink : public ColumnSink {
   std::atomic<std::int32_t> count_{0};
 };
 
+// How the engine works: as on the CPU, as on CUDA, and asynchronously without running the tail.
+enum class Mode { kPlain, kPipelined, kPipelinedNoTail };
+inline constexpr std::array kModes = {Mode::kPlain, Mode::kPipelined, Mode::kPipelinedNoTail};
+
 // Engine, real CPU sampler and executor.
 struct Rig {
-  Rig(const EngineSpec& spec, const ExecutorConfig& config);
+  Rig(const EngineSpec& spec, const ExecutorConfig& config, Mode mode = Mode::kPlain);
   // Shuts down and checks that nothing leaked: blocks, requests, broken batches.
   void check_clean();
 

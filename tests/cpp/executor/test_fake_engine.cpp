@@ -48,7 +48,14 @@ EngineSpec small_spec(KvLayout kv) {
 }
 
 FakeEngine::FakeEngine(const EngineSpec& spec)
-    : spec_(spec), cells_(static_cast<std::size_t>(spec.kv.num_slots())) {}
+    : spec_(spec),
+      cells_(static_cast<std::size_t>(spec.kv.num_slots())),
+      logits_(static_cast<std::size_t>(spec.max_rows) * spec.num_codebooks * spec.codebook_vocab) {}
+
+void FakeEngine::attach(StepTail tail) {
+  queue.run_all();
+  tail_ = std::move(tail);
+}
 
 void FakeEngine::forward(const StepBatch& batch, StepOutput& output) {
   if (before_step) before_step(batch);
@@ -63,11 +70,23 @@ void FakeEngine::forward(const StepBatch& batch, StepOutput& output) {
   }
   ++steps;
   most_rows = std::max(most_rows, batch.num_rows());
+  output.logits = logits_.data();
+  if (!spec_.asynchronous) return compute(batch, output.last_columns);
+  output.sampled = runs_tail && tail_.enqueue;
+  queue.push([this, batch, last = output.last_columns, sampled = output.sampled] {
+    compute(batch, last);
+    if (!sampled || batch.logit_rows.empty()) return;
+    std::vector<std::int32_t> rows = batch.sampler_rows;  // with padding, as a graph would have
+    rows.resize(std::min(rows.size() * 2, static_cast<std::size_t>(spec_.max_rows)), -1);
+    tail_.enqueue(logits_.data(), rows.data(), static_cast<std::int32_t>(rows.size()));
+  });
+}
+
+void FakeEngine::compute(const StepBatch& batch, const std::int32_t* last_columns) {
   for (std::int32_t row = 0; row < batch.num_rows(); ++row) {
-    cells_[batch.slot[row]] = {content(batch, output, row), batch.position[row]};
+    cells_[batch.slot[row]] = {content(batch, last_columns, row), batch.position[row]};
   }
   const std::size_t width = static_cast<std::size_t>(spec_.num_codebooks) * spec_.codebook_vocab;
-  logits_.assign(batch.logit_rows.size() * width, 0.0f);
   for (std::size_t i = 0; i < batch.logit_rows.size(); ++i) {
     const std::int32_t row = batch.logit_rows[i];
     std::uint64_t history = 0;
@@ -78,7 +97,6 @@ void FakeEngine::forward(const StepBatch& batch, StepOutput& output) {
     }
     hash_logits(history, spec_, logits_.data() + i * width);
   }
-  output.logits = logits_.data();
 }
 
 std::int32_t FakeEngine::slot_of(const StepBatch& batch, std::int32_t s,
@@ -86,7 +104,7 @@ std::int32_t FakeEngine::slot_of(const StepBatch& batch, std::int32_t s,
   return spec_.kv.slot(batch.block_table.data() + std::ptrdiff_t{s} * batch.max_blocks, position);
 }
 
-std::uint64_t FakeEngine::content(const StepBatch& batch, const StepOutput& output,
+std::uint64_t FakeEngine::content(const StepBatch& batch, const std::int32_t* last_columns,
                                   std::int32_t row) const {
   const std::int32_t id = batch.ids[row];
   if (row < batch.num_text_rows) {
@@ -94,8 +112,7 @@ std::uint64_t FakeEngine::content(const StepBatch& batch, const StepOutput& outp
     const std::ptrdiff_t index = id - spec_.text_vocab;
     return hash_table_row(batch.table_rows.data() + index * spec_.hidden_size, spec_.hidden_size);
   }
-  const std::int32_t* columns =
-      id >= StepBatch::kFeedback ? output.last_columns : batch.columns.data();
+  const std::int32_t* columns = id >= StepBatch::kFeedback ? last_columns : batch.columns.data();
   const std::ptrdiff_t index = id >= StepBatch::kFeedback ? id - StepBatch::kFeedback : id;
   return hash_column(columns + index * spec_.num_codebooks, spec_.num_codebooks);
 }

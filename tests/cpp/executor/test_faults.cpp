@@ -79,6 +79,10 @@ class FailingSampler : public Sampler {
   void advance(const float* logits, std::span<const std::int32_t> rows) override {
     inner_->advance(logits, rows);
   }
+  void enqueue(const float* logits, const std::int32_t* rows, std::int32_t count) override {
+    inner_->enqueue(logits, rows, count);
+  }
+  void deliver(std::span<const std::int32_t> rows) override { inner_->deliver(rows); }
   void fetch(std::span<std::int32_t> columns, std::span<SampledRow> sampled) override {
     inner_->fetch(columns, sampled);
     if (++fetches_ == 3) sampled[0].failed = sampled[0].finished = true;

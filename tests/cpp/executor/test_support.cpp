@@ -201,9 +201,25 @@ ErrorCode code_of(const std::function<void()>& body) {
   return ErrorCode::kInternal;
 }
 
-Rig::Rig(const EngineSpec& spec, const ExecutorConfig& config)
-    : engine(spec),
-      sampler(make_cpu_sampler({config.max_batch, spec.num_codebooks, spec.codebook_vocab})),
+namespace {
+
+EngineSpec in_mode(EngineSpec spec, Mode mode) {
+  spec.asynchronous = mode != Mode::kPlain;
+  return spec;
+}
+
+std::unique_ptr<Sampler> make_rig_sampler(FakeEngine& engine, std::int32_t rows, Mode mode) {
+  engine.runs_tail = mode == Mode::kPipelined;
+  const SamplerSpec spec = {rows, engine.spec().num_codebooks, engine.spec().codebook_vocab};
+  if (mode == Mode::kPlain) return make_cpu_sampler(spec);
+  return std::make_unique<LazySampler>(spec, engine.queue);
+}
+
+}  // namespace
+
+Rig::Rig(const EngineSpec& spec, const ExecutorConfig& config, Mode mode)
+    : engine(in_mode(spec, mode)),
+      sampler(make_rig_sampler(engine, config.max_batch, mode)),
       executor(engine, *sampler, config) {}
 
 void Rig::check_clean() {

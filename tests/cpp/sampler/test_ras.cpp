@@ -30,7 +30,7 @@ std::int32_t first_sample(const SamplingParams& params, const std::vector<float>
   const auto sampler = make_cpu_sampler({1, 1, static_cast<std::int32_t>(logits.size())});
   sampler->open_row(0, params, history);
   const std::int32_t row = 0;
-  sampler->advance(logits.data(), {&row, 1});
+  sampler->enqueue(logits.data(), &row, 1);
   return sampler->last_columns()[0];
 }
 
@@ -114,7 +114,7 @@ TEST("RAS: equal to a plain model over long streams") {
       }
       list.push_back(id);
       const std::int32_t row = 0;
-      sampler->advance(logits.data(), {&row, 1});
+      sampler->enqueue(logits.data(), &row, 1);
       EXPECT_EQ(sampler->last_columns()[0], id);
     }
   }

@@ -33,7 +33,7 @@ Columns endless_columns(const std::vector<float>& logits, const SamplingParams& 
   const std::int32_t row = 0;
   Columns columns;
   for (int step = 0; step < steps + codebooks; ++step) {
-    sampler->advance(logits.data(), {&row, 1});
+    sampler->enqueue(logits.data(), &row, 1);
     if (step >= codebooks) {
       columns.emplace_back(sampler->last_columns(), sampler->last_columns() + codebooks);
     }
@@ -138,7 +138,7 @@ TEST("sampler: columns do not depend on the row or on the batch") {
     crowd->open_row(mine, params, {});
     for (const std::vector<float>& own : logits) {
       const std::int32_t zero = 0;
-      alone->advance(own.data(), {&zero, 1});
+      alone->enqueue(own.data(), &zero, 1);
       std::vector<std::int32_t> rows(kRows);
       std::iota(rows.begin(), rows.end(), 0);
       std::shuffle(rows.begin(), rows.end(), random);
@@ -151,7 +151,7 @@ TEST("sampler: columns do not depend on the row or on the batch") {
         const std::vector<float>& chosen = row == mine ? own : other;
         all.insert(all.end(), chosen.begin(), chosen.end());
       }
-      crowd->advance(all.data(), rows);
+      crowd->enqueue(all.data(), rows.data(), static_cast<std::int32_t>(rows.size()));
       const std::int32_t* expected = alone->last_columns();
       const std::int32_t* got = crowd->last_columns() + std::ptrdiff_t{mine} * kCodebooks;
       EXPECT(std::equal(expected, expected + kCodebooks, got));
@@ -176,7 +176,7 @@ TEST("sampler: the processor's vector code gives the ids of the plain build") {
     const std::vector<float> logits = random_logits(random, 1026, 3);
     const std::int32_t row = 0;
     sampler->open_row(0, params, {});
-    sampler->advance(logits.data(), {&row, 1});
+    sampler->enqueue(logits.data(), &row, 1);
     const std::int32_t expected = sample_row(
         HostLanes{}, logits.data(), 1026, {params.temperature, params.top_k, params.top_p},
         uniform_24_bits(params.seed, 1, 0, Draw::kCandidate), {keys.data(), weights.data()});
@@ -257,6 +257,40 @@ TEST("sampler: misuse is refused") {
   std::vector<std::int32_t> columns(4);
   std::vector<SampledRow> flags(1);
   EXPECT_THROWS(sampler->fetch(columns, flags), "expected room for 2 ids, got 4");
+  advance({0});
+  EXPECT_THROWS(advance({0}), "at most 2 steps that wait to be fetched");
+  columns.resize(2);
+  sampler->fetch(columns, flags);
+  advance({0});
+}
+
+TEST("sampler: a step is fetched as it was, however many came after it") {
+  const auto direct = make_cpu_sampler({3, 2, 5});
+  const auto late = make_cpu_sampler({3, 2, 5});
+  for (Sampler* sampler : {direct.get(), late.get()}) {
+    for (std::int32_t row : {0, 1, 2}) sampler->open_row(row, {}, {});
+  }
+  std::mt19937_64 random(7);
+  std::vector<std::vector<std::int32_t>> expected;
+  const auto fetched = [](Sampler& sampler, std::size_t rows) {
+    std::vector<std::int32_t> columns(rows * 2);
+    std::vector<SampledRow> flags(rows);
+    sampler.fetch(columns, flags);
+    for (const SampledRow flag : flags) columns.push_back(flag.finished ? 1 : 0);
+    return columns;
+  };
+  const std::vector<std::vector<std::int32_t>> steps = {{0, 2}, {1}, {2, 1, 0}, {0}, {}, {1, 2}};
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const std::vector<float> logits = random_logits(random, 10 * 5, 2);
+    direct->advance(logits.data(), steps[i]);
+    expected.push_back(fetched(*direct, steps[i].size()));
+    std::vector<std::int32_t> padded = steps[i];  // the two halves, with rows that are none
+    padded.resize(5, -1);
+    late->enqueue(logits.data(), padded.data(), 5);
+    late->deliver(steps[i]);
+    if (i > 0) EXPECT(fetched(*late, steps[i - 1].size()) == expected[i - 1]);
+  }
+  EXPECT(fetched(*late, steps.back().size()) == expected.back());
 }
 
 TEST("sampler: made by the kind of device") {

@@ -135,6 +135,7 @@ TEST("stream rule: an ended row stays as it is") {
   sampler->advance(end.data(), {&row, 1});
   sampler->advance(more.data(), {&row, 1});
   sampler->fetch({&id, 1}, {&flags, 1});
+  sampler->fetch({&id, 1}, {&flags, 1});
   EXPECT_EQ(id, 3);
   EXPECT(flags.finished);
 }

@@ -58,6 +58,7 @@ __global__ void advance_rows_kernel(AdvanceRows arguments) {
   const std::int32_t num_codebooks = arguments.num_codebooks;
   const std::int32_t vocab = arguments.codebook_vocab;
   const std::int32_t row = arguments.rows[blockIdx.x];
+  if (row < 0) return;  // padding
   const auto codebook = static_cast<std::int32_t>(threadIdx.x / 32u);
   RowState& state = arguments.states[row];
   const bool running = !state.finished;

@@ -15,7 +15,7 @@ struct AdvanceRows {
   RowState* states;            // [max_rows]
   std::int32_t* last_columns;  // [max_rows, num_codebooks]
   const float* logits;         // [num_rows, num_codebooks, codebook_vocab]
-  const std::int32_t* rows;    // [num_rows], each row once
+  const std::int32_t* rows;    // [num_rows], each row once; -1: none, nothing is written
   std::int32_t* columns;       // [num_rows, num_codebooks], out
   std::uint8_t* flags;         // [num_rows], out: bit 0 finished, bit 1 failed
   std::int32_t num_rows;

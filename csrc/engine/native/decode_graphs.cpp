@@ -1,0 +1,114 @@
+#include "engine/native/decode_graphs.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/check.h"
+
+namespace higgs_rt {
+
+std::int32_t DecodeGraphs::largest(std::int32_t max_sequences) {
+  std::int32_t rows = 1;
+  while (rows < max_sequences) rows *= 2;
+  return rows;
+}
+
+std::int64_t DecodeGraphs::staged_words(std::int32_t rows, std::int32_t max_blocks) {
+  constexpr std::int64_t kArrays = 7, kPadding = 4;
+  return std::int64_t{rows} * (kArrays - 1 + max_blocks) + kArrays * kPadding;
+}
+
+DecodeGraphs::DecodeGraphs(const EngineSpec& spec, std::int32_t max_blocks,
+                           std::int32_t scratch_block, const StepTail& tail, StepStaging& staging,
+                           Device& device, Forward forward)
+    : num_codebooks_(spec.num_codebooks),
+      block_tokens_(spec.kv.block_tokens),
+      max_blocks_(max_blocks),
+      scratch_block_(scratch_block),
+      last_columns_(tail.last_columns),
+      sampler_rows_(tail.num_rows),
+      staging_(staging),
+      device_(device),
+      forward_(std::move(forward)) {
+  for (std::int32_t rows = 1; rows <= largest(spec.max_sequences); rows *= 2) record(rows);
+}
+
+void DecodeGraphs::record(std::int32_t rows) {
+  const auto stage_padding = [&] {
+    staging_.begin();
+    const Staged staged = stage(StepBatch{}, rows);
+    staging_.upload();
+    return staged;
+  };
+  // Once without recording: kernels are loaded and libraries choose their algorithms.
+  const Staged staged = stage_padding();
+  const float* logits = forward_(staged.batch, staged.sampler_rows);
+  device_.synchronize();
+  auto graph = device_.capture([this, staged] { forward_(staged.batch, staged.sampler_rows); });
+  recordings_.push_back({rows, std::move(graph), logits});
+}
+
+bool DecodeGraphs::takes(const StepBatch& batch, const StepOutput& output) const {
+  const std::int32_t rows = batch.num_rows();
+  if (batch.num_text_rows != 0 || batch.num_sequences != rows || !batch.columns.empty() ||
+      batch.logit_rows.size() != batch.ids.size() || rows > recordings_.back().rows ||
+      output.last_columns != last_columns_) {
+    return false;
+  }
+  for (std::int32_t i = 0; i < rows; ++i) {
+    const auto index = static_cast<std::size_t>(i);
+    if (batch.logit_rows[index] != i || batch.sequence[index] != i) return false;
+  }
+  return true;  // an audio row without given columns is fed back
+}
+
+const float* DecodeGraphs::run(const StepBatch& batch) {
+  const auto found =
+      std::find_if(recordings_.begin(), recordings_.end(),
+                   [&](const Recording& recording) { return recording.rows >= batch.num_rows(); });
+  staging_.begin();
+  stage(batch, found->rows);
+  staging_.upload();
+  found->graph->launch();
+  return found->logits;
+}
+
+DecodeGraphs::Staged DecodeGraphs::stage(const StepBatch& batch, std::int32_t rows) {
+  const auto filled = static_cast<std::size_t>(batch.num_rows());
+  const auto take = [&](const std::vector<std::int32_t>& values, std::int32_t padding) {
+    const StepStaging::Array array = staging_.take({rows});
+    std::copy(values.begin(), values.end(), array.host.begin());
+    std::fill(array.host.begin() + static_cast<std::ptrdiff_t>(filled), array.host.end(), padding);
+    return array.device;
+  };
+  Staged staged;
+  DecoderBatch& step = staged.batch;
+  step.ids = take(batch.ids, StepBatch::kFeedback);
+  step.position = take(batch.position, 0);
+  step.slot = take(batch.slot, scratch_block_ * block_tokens_);
+  staged.sampler_rows = take(batch.sampler_rows, -1);
+  // Row i is sequence i, and its logits are row i of the logits.
+  const StepStaging::Array identity = staging_.take({rows});
+  for (std::int32_t i = 0; i < rows; ++i) identity.host[static_cast<std::size_t>(i)] = i;
+  step.sequence = step.logit_rows = identity.device;
+  // Entries behind a sequence's own are left as they are: no position leads there.
+  const StepStaging::Array table = staging_.take({rows, max_blocks_});
+  const auto width = static_cast<std::size_t>(max_blocks_);
+  for (std::size_t i = 0; i < static_cast<std::size_t>(rows); ++i) {
+    const auto to = table.host.subspan(i * width, width);
+    if (i >= filled) {
+      to[0] = scratch_block_;
+      continue;
+    }
+    const auto own = static_cast<std::size_t>(batch.max_blocks);
+    std::copy_n(batch.block_table.begin() + static_cast<std::ptrdiff_t>(i * own), own, to.begin());
+  }
+  step.block_table = table.device;
+  step.columns = staging_.take({0, num_codebooks_}).device;
+  step.table_rows = {step.columns.data, DType::kF32, {0, 1}};
+  step.last_columns = {
+      const_cast<std::int32_t*>(last_columns_), DType::kI32, {sampler_rows_, num_codebooks_}};
+  return staged;
+}
+
+}  // namespace higgs_rt
