@@ -2,12 +2,12 @@
 #include "ops/cuda/cuda_ops.h"
 
 #include "core/check.h"
+#include "ops/cuda/linear_paths.h"
 
 namespace higgs_rt {
 
-class CublasLt {};
-
-CudaOps::CudaOps(CudaDevice& device) : device_(device) {}
+CudaOps::CudaOps(CudaDevice& device)
+    : device_(device), linear_(std::make_unique<LinearPaths>(device)) {}
 CudaOps::~CudaOps() = default;
 
 void expect_cuda(const char* op, const char* name, const TensorView& view, DType dtype,

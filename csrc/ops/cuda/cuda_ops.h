@@ -10,7 +10,7 @@
 
 namespace higgs_rt {
 
-class CublasLt;
+class LinearPaths;
 
 class CudaOps final : public Ops {
  public:
@@ -51,7 +51,7 @@ class CudaOps final : public Ops {
 
  private:
   CudaDevice& device_;
-  std::unique_ptr<CublasLt> cublas_;  // handle and workspace, made on first use outside of capture
+  std::unique_ptr<LinearPaths> linear_;  // how matrix products run, and their working memory
 };
 
 // Throws kInternal `[op] name: expected dtype shape, got …`.

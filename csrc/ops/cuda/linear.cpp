@@ -1,0 +1,53 @@
+#include "ops/cuda/checks.h"
+#include "ops/cuda/kernels/plain_linear.h"
+#include "ops/cuda/linear_paths.h"
+
+namespace higgs_rt {
+
+namespace {
+
+using bf16 = __nv_bfloat16;
+
+cudaError_t stream_linear(const StreamDevice& device, const TensorView& x, const TensorView& weight,
+                          const TensorView& out, bool accumulate, cudaStream_t stream) {
+  const StreamWeight factor{static_cast<const bf16*>(weight.data), static_cast<int>(weight.dim(0)),
+                            static_cast<int>(weight.dim(1))};
+  const PlainRows rows{static_cast<const bf16*>(x.data), static_cast<int>(x.dim(0))};
+  if (accumulate) return launch_stream_add(device, factor, rows, out.as<float>(), stream);
+  if (out.dtype == DType::kF32) {
+    return launch_stream_store(device, factor, rows, out.as<float>(), stream);
+  }
+  return launch_stream_store(device, factor, rows, static_cast<bf16*>(out.data), stream);
+}
+
+}  // namespace
+
+void CudaOps::linear(const TensorView& x, const TensorView& weight, const TensorView& out,
+                     bool accumulate) {
+  constexpr const char* kOp = "linear";
+  expect_cuda_rank(kOp, "x", x, 2);
+  expect_cuda_rank(kOp, "weight", weight, 2);
+  const std::int64_t rows = x.dim(0), inputs = x.dim(1), outputs = weight.dim(0);
+  expect_cuda_real(kOp, "x", x, {rows, inputs});
+  expect_cuda_real(kOp, "weight", weight, {outputs, inputs});
+  expect_cuda_real(kOp, "out", out, {rows, outputs});
+  check_internal(!accumulate || out.dtype == DType::kF32, kOp, "out: expected f32 to add to, got ",
+                 name_of(out.dtype));
+  if (rows == 0 || outputs == 0) return;
+  device_.activate();
+  const LinearPath path =
+      x.dtype == DType::kBF16 ? linear_->choose(rows, weight, false) : LinearPath::kPlain;
+  if (path == LinearPath::kCublasLt) {
+    linear_->cublas().product(x, weight, out, accumulate);
+  } else if (path == LinearPath::kPlain) {
+    check_cuda(launch_plain_linear({x.data, x.dtype, weight.data, weight.dtype, out.data, out.dtype,
+                                    accumulate, rows, outputs, inputs},
+                                   device_.stream()),
+               kOp, "the launch");
+  } else {
+    check_cuda(stream_linear(linear_->stream(), x, weight, out, accumulate, device_.stream()), kOp,
+               "the launch");
+  }
+}
+
+}  // namespace higgs_rt

@@ -1,0 +1,59 @@
+#include "ops/cuda/linear_paths.h"
+
+#include "core/check.h"
+#include "core/cuda/cuda_check.h"
+
+namespace higgs_rt {
+
+namespace {
+
+bool aligned(const TensorView& view) {
+  return reinterpret_cast<std::uintptr_t>(view.data) % 16 == 0;
+}
+
+bool fits_int(const TensorView& weight) {
+  return weight.dim(0) < (std::int64_t{1} << 30) && weight.dim(1) < (std::int64_t{1} << 30);
+}
+
+}  // namespace
+
+LinearPaths::LinearPaths(CudaDevice& device) : device_(device), cublas_(device) {
+  check_cuda(read_stream_device(device.ordinal(), stream_), "linear", "cudaDeviceGetAttribute");
+}
+
+LinearPath LinearPaths::choose(std::int64_t rows, const TensorView& weight, bool norm,
+                               std::int64_t dim) const {
+  if (weight.dtype != DType::kBF16 || !aligned(weight) || !fits_int(weight)) {
+    return LinearPath::kPlain;
+  }
+  const std::int64_t outputs = weight.dim(0), inputs = weight.dim(1);
+  const auto width = static_cast<int>(inputs);
+  if (rows <= kStreamMaxRows && inputs % 32 == 0 &&
+      stream_fits(stream_, static_cast<int>(rows), width, static_cast<int>(dim))) {
+    return norm && rows <= kStreamMaxNormRows ? LinearPath::kStreamNorm : LinearPath::kStream;
+  }
+  return inputs % 8 == 0 && outputs % 8 == 0 ? LinearPath::kCublasLt : LinearPath::kPlain;
+}
+
+TensorView LinearPaths::joined(std::int64_t rows, std::int64_t width) {
+  const std::int64_t size = rows * width;
+  if (joined_.empty() || joined_.back().view().size() < size) {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    check_cuda(cudaStreamIsCapturing(device_.stream(), &status), "linear", "cudaStreamIsCapturing");
+    check_internal(status == cudaStreamCaptureStatusNone, "linear",
+                   "working memory: expected a run of this step before it is recorded, got none");
+    joined_.emplace_back(device_, DType::kBF16, Shape{kJoinedRows * width});
+  }
+  return {joined_.back().view().data, DType::kBF16, {rows, width}};
+}
+
+bool follows(const TensorView& view, const TensorView& next) {
+  return static_cast<const char*>(view.data) + view.bytes() == next.data &&
+         view.dtype == next.dtype;
+}
+
+TensorView join_rows(const TensorView& first, std::int64_t outputs) {
+  return {first.data, first.dtype, {outputs, first.dim(1)}};
+}
+
+}  // namespace higgs_rt

@@ -1,0 +1,55 @@
+// Which way a matrix product takes on the GPU: the one table.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "core/tensor.h"
+#include "ops/cuda/cublas_lt.h"
+#include "ops/cuda/kernels/stream_linear.h"
+
+namespace higgs_rt {
+
+enum class LinearPath {
+  kStreamNorm,  // own kernel that also normalises its rows
+  kStream,      // own kernel, rows as they are
+  kCublasLt,
+  kPlain,  // any shape, any element type
+};
+
+// What the matrix products keep on a GPU.
+class LinearPaths {
+ public:
+  explicit LinearPaths(CudaDevice& device);
+
+  // For `rows` rows and a weight [O, I]. `norm`: the rows are to be normalised first; `dim`: head
+  // size when the product ends in the KV cache, else 0. All tensors' addresses must be aligned
+  // (allocations are) and activations bf16 for anything but kPlain.
+  //
+  // bf16, H200: rows  1 to 16  kStreamNorm or kStream
+  //                  17 to 32  kStream
+  //                  33 to     kCublasLt
+  LinearPath choose(std::int64_t rows, const TensorView& weight, bool norm,
+                    std::int64_t dim = 0) const;
+
+  const StreamDevice& stream() const { return stream_; }
+  CublasLt& cublas() { return cublas_; }
+  // [rows, width] bf16, working memory until the next call. It grows outside of captures only:
+  // throws kInternal in one.
+  TensorView joined(std::int64_t rows, std::int64_t width);
+  static constexpr std::int64_t kJoinedRows = 1024;  // more rows go in several passes
+
+ private:
+  CudaDevice& device_;
+  StreamDevice stream_;
+  CublasLt cublas_;
+  std::vector<Tensor> joined_;  // the last is in use, earlier ones are in graphs
+};
+
+// Whether `next` begins where `view` ends.
+bool follows(const TensorView& view, const TensorView& next);
+// Views that lie one after another as one matrix [sum of the outputs, inputs].
+TensorView join_rows(const TensorView& first, std::int64_t outputs);
+
+}  // namespace higgs_rt
