@@ -174,23 +174,49 @@ def write_audio(path: str | Path, samples: npt.NDArray[np.floating[Any]], sample
     Raises AudioError for another extension, a place that cannot be written, or samples that are
     not finite and 1-D.
     """
-    path = Path(path)
-    check_writable(path)
     if samples.ndim != 1:
         raise AudioError(f"[{path}] expected 1-D samples, got shape {samples.shape}")
-    container, subtype, integers = _WRITERS[path.suffix.lower()]
-    encoded = pcm16(samples)
-    data: npt.NDArray[Any] = encoded
-    if not integers:
-        data = np.clip(samples, -1.0, 1.0).astype(np.float32)
-    try:
-        with soundfile.SoundFile(
-            path, "w", sample_rate, channels=1, format=container, subtype=subtype
-        ) as file:
+    pcm16(samples)  # finite, or nothing is written
+    writer = AudioWriter(path, sample_rate)
+    writer.write(samples)
+    writer.close()
+
+
+class AudioWriter:
+    """A mono file, written as samples come: .wav, .flac (16 bit) or .ogg (Vorbis)."""
+
+    def __init__(self, path: str | Path, sample_rate: int) -> None:
+        """AudioError for another extension or a place that cannot be written."""
+        self._path = Path(path)
+        check_writable(self._path)
+        container, subtype, self._integers = _WRITERS[self._path.suffix.lower()]
+        try:
+            self._file = soundfile.SoundFile(
+                self._path, "w", sample_rate, channels=1, format=container, subtype=subtype
+            )
+        except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
+            raise self._unwritable(error) from None
+
+    def write(self, samples: npt.NDArray[np.floating[Any]]) -> None:
+        """Append samples [n], clipped to [-1, 1]; AudioError unless they are finite."""
+        data: npt.NDArray[Any] = pcm16(samples)
+        if not self._integers:
+            data = np.clip(samples, -1.0, 1.0).astype(np.float32)
+        try:
             for begin in range(0, len(data), _WRITE_BLOCK):
-                file.write(data[begin : begin + _WRITE_BLOCK])
-    except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
-        raise AudioError(f"[{path}] expected a writable place, got: {error}") from None
+                self._file.write(data[begin : begin + _WRITE_BLOCK])
+        except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
+            raise self._unwritable(error) from None
+
+    def close(self) -> None:
+        """Finish the file."""
+        try:
+            self._file.close()
+        except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
+            raise self._unwritable(error) from None
+
+    def _unwritable(self, error: Exception) -> AudioError:
+        return AudioError(f"[{self._path}] expected a writable place, got: {error}")
 
 
 def prepare_reference(

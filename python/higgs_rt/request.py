@@ -7,21 +7,31 @@ import numbers
 import secrets
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, get_args
 
 from higgs_rt import _higgs_rt as native
 from higgs_rt.errors import InvalidRequestError, VoiceError
 from higgs_rt.prompt import (
+    AUTO,
+    DEFAULT_MAX_TEXT_CHARS,
     Convention,
+    Dialogue,
     Placement,
     Profile,
     Reference,
     Segment,
+    SpeechSettings,
     TextSegment,
     TextTokenizer,
+    Turn,
     build_prompt,
+    check_language,
+    check_text,
     num_positions,
+    speaker_tags,
+    spell_out,
 )
 from higgs_rt.voices import Voice, VoiceStore
 from higgs_rt.voices.encode import RecordingSource
@@ -33,6 +43,7 @@ SpeakerSource = str | Voice | Reference | Profile
 _SECONDS_BASE = 5.0
 _SECONDS_PER_CHAR = 0.2
 _FASTEST = 0.2  # of these bounds: 25 characters a second, faster than anyone speaks
+_MAX_SECONDS = 1e6  # of a request, however long its text is
 _SECONDS_PER_WIDE_CHAR = 0.6  # a Chinese, Japanese or Korean character is a syllable or more
 
 
@@ -45,11 +56,17 @@ class SpeakOptions(TypedDict, total=False):
     speakers: voices by name, Voice, Reference or Profile (a description in words) of SPEAKER0,
         SPEAKER1, … as tagged in the text: "[SPEAKER0] Hello. [SPEAKER1] Hi."
     scene: where it is recorded, or how it sounds. placement: references as "turns" with their
-        transcripts, or in the "system" message. normalize: apply `normalize_text`.
+        transcripts, or in the "system" message. normalize: apply `normalize_text`, and before it,
+        unless `language` is None, `spell_out` (numbers, units, dates; "auto" tells languages by
+        their script).
+    history: what was said before, text and codes, which the model hears again first.
+    max_turn_chars, context_turns, dialogue: how long texts and dialogues are cut into turns; None
+        takes the model's own settings, see `SpeechSettings`. max_turn_chars 0: never cut.
+    guards: end a request that only makes silence or repeats itself.
     seed: None draws one; it is reported. temperature 0 is greedy; top_k 0 and top_p 1 are off.
     ras_window, ras_max_repeat: repetition-aware resampling; window 0 is off.
     stream_rule: "first_eos" (default) or "transformers" (parity).
-    max_seconds: limit of the speech; None estimates a generous one from the text.
+    max_seconds: limit of all the speech; None estimates a generous one for each turn.
     first_chunk_frames, max_chunk_frames: streaming only, in frames of 40 ms; chunks double.
     """
 
@@ -61,6 +78,12 @@ class SpeakOptions(TypedDict, total=False):
     scene: str | None
     placement: Placement
     normalize: bool
+    language: str | None
+    history: Sequence[Reference]
+    max_turn_chars: int | None
+    context_turns: int | None
+    dialogue: Dialogue | None
+    guards: bool
     seed: int | None
     temperature: float
     top_k: int
@@ -71,6 +94,27 @@ class SpeakOptions(TypedDict, total=False):
     max_seconds: float | None
     first_chunk_frames: int
     max_chunk_frames: int
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """The options of one call, checked and completed."""
+
+    speakers: tuple[Reference | Profile, ...]
+    scene: str | None
+    placement: Placement
+    normalize: bool
+    language: str | None  # None: numbers stay as they are
+    history: tuple[Reference, ...]
+    max_turn_chars: int  # 0: no limit
+    context_turns: int
+    dialogue: Dialogue
+    guards: bool
+    sampling: native.SamplingParams
+    max_seconds: float | None
+    first_chunk_frames: int
+    max_chunk_frames: int
+    tags: tuple[str, ...] = ()  # speakers of the whole script
 
 
 class RequestBuilder:
@@ -84,35 +128,150 @@ class RequestBuilder:
         *,
         convention: Convention,
         max_text_chars: int,
+        settings: SpeechSettings,
     ) -> None:
         self._info = info
         self._tokenizer = tokenizer
         self._voices = voices
         self._convention = convention
         self._max_text_chars = max_text_chars
+        self._settings = settings
 
-    def build(self, text: str, stream: bool, options: SpeakOptions) -> native.Request:
-        """The request; its sampling has the seed that was given or drawn."""
+    def job(self, options: SpeakOptions) -> Job:
+        """The options, checked; the sampling has the seed that was given or drawn."""
         unknown = options.keys() - SpeakOptions.__annotations__.keys()
         if unknown:
             raise TypeError(f"speak() got an unexpected keyword argument {min(unknown)!r}")
-        segments = build_prompt(
-            text,
-            self._tokenizer,
-            speakers=self._speakers(options),
+        own = self._settings
+        dialogue = options.get("dialogue") or own.dialogue
+        if dialogue not in get_args(Dialogue):
+            raise InvalidRequestError(
+                f"[dialogue] expected one of {get_args(Dialogue)}, got {dialogue!r}"
+            )
+        language = options.get("language", AUTO)
+        normalize = bool(options.get("normalize", True))
+        seconds = options.get("max_seconds")
+        return Job(
+            speakers=tuple(self._speakers(options)),
             scene=options.get("scene"),
             placement=options.get("placement", "turns"),
-            convention=self._convention,
-            normalize=options.get("normalize", True),
-            max_chars=self._max_text_chars,
-        )
-        return native.Request(
-            [_native_segment(segment) for segment in segments],
-            _sampling(options),
-            max_columns=self._max_columns(text, segments, options.get("max_seconds")),
-            stream=stream,
+            normalize=normalize,
+            language=check_language(language) if normalize and language is not None else None,
+            history=tuple(options.get("history", ())),
+            max_turn_chars=_or_own(
+                "max_turn_chars", options.get("max_turn_chars"), own.max_turn_chars
+            ),
+            context_turns=_or_own("context_turns", options.get("context_turns"), own.context_turns),
+            dialogue=dialogue,
+            guards=bool(options.get("guards", True)),
+            sampling=_sampling(options),
+            max_seconds=None if seconds is None else self._seconds(seconds),
             first_chunk_frames=integer("first_chunk_frames", options.get("first_chunk_frames", 8)),
             max_chunk_frames=integer("max_chunk_frames", options.get("max_chunk_frames", 64)),
+        )
+
+    def checked(self, text: str) -> str:
+        """`text` when it can be spoken; InvalidRequestError otherwise."""
+        check_text(text, max_chars=self._max_text_chars)
+        return text
+
+    def in_one_go(self, job: Job, text: str) -> str | None:
+        """`text`, spelled out, when the model can speak it as one turn; None when it cannot."""
+        if job.dialogue == "voices" and speaker_tags(text):
+            return None
+        if job.max_turn_chars and len(text) > 2 * job.max_turn_chars:
+            return None
+        if job.language is not None:
+            text = spell_out(text, job.language)
+        return None if 0 < job.max_turn_chars < len(text) else text
+
+    def request(self, job: Job, text: str, *, stream: bool) -> native.Request:
+        """One request for all of a text."""
+        segments = self._prompt(job, text, job.speakers, job.history)
+        return native.Request(
+            [_native_segment(segment) for segment in segments],
+            job.sampling,
+            max_columns=self._max_columns(text, segments, job.max_seconds),
+            stream=stream,
+            first_chunk_frames=job.first_chunk_frames,
+            max_chunk_frames=job.max_chunk_frames,
+        )
+
+    def turn(
+        self,
+        job: Job,
+        turn: Turn,
+        context: Sequence[Reference],
+        *,
+        max_seconds: float | None,
+        chunk_frames: tuple[int, int],
+    ) -> native.Request:
+        """A request for the frames of one turn, after as much of the context as there is room for.
+
+        chunk_frames: those of the first chunk, and the most of a later one.
+        """
+        text, speakers = turn.text, job.speakers
+        check_text(text, max_chars=self._max_text_chars)
+        if job.dialogue == "voices":
+            speakers = (self._voice_of(job, turn),) if job.speakers else ()
+        elif turn.speaker is not None:
+            text = f"[SPEAKER{turn.speaker}] {text}"
+        heard = [*job.history, *context]
+        while True:
+            segments = self._prompt(job, text, speakers, heard)
+            room = self._info.max_sequence - num_positions(segments)
+            if not heard or room >= self._estimated_columns(text):
+                break
+            heard.pop(0)
+        limit = self._max_columns(text, segments, None)
+        if max_seconds is not None:
+            extra = self._info.num_codebooks + 1
+            limit = min(limit, math.ceil(max_seconds * self._frame_rate) + extra)
+        return native.Request(
+            [_native_segment(segment) for segment in segments],
+            job.sampling,
+            max_columns=limit,
+            output=native.OutputKind.FRAMES,
+            stream=True,
+            first_chunk_frames=chunk_frames[0],
+            max_chunk_frames=chunk_frames[1],
+        )
+
+    def _voice_of(self, job: Job, turn: Turn) -> Reference | Profile:
+        number = turn.speaker or 0
+        if number >= len(job.speakers):
+            raise InvalidRequestError(
+                f"[speakers] expected a voice for SPEAKER{number}, got {len(job.speakers)} voices"
+            )
+        return job.speakers[number]
+
+    def check_script(self, job: Job, text: str) -> Job:
+        """The job with the speakers of a whole script; each must have a voice."""
+        tags = speaker_tags(text)
+        for tag in tags:
+            turn = Turn(text, int(tag.removeprefix("SPEAKER")))
+            if job.dialogue == "voices" or job.speakers:
+                self._voice_of(job, turn)
+        return replace(job, tags=tuple(tags))
+
+    def _prompt(
+        self,
+        job: Job,
+        text: str,
+        speakers: Sequence[Reference | Profile],
+        history: Sequence[Reference],
+    ) -> list[Segment]:
+        return build_prompt(
+            text,
+            self._tokenizer,
+            speakers=speakers,
+            scene=job.scene,
+            placement=job.placement,
+            convention=self._convention,
+            normalize=job.normalize,
+            max_chars=max(len(text), DEFAULT_MAX_TEXT_CHARS),
+            history=history,
+            tags=job.tags,
         )
 
     def _speakers(self, options: SpeakOptions) -> list[Reference | Profile]:
@@ -160,36 +319,48 @@ class RequestBuilder:
             )
         return voice.reference()
 
+    @property
+    def _frame_rate(self) -> float:
+        return self._info.sample_rate / self._info.samples_per_frame
+
+    def _estimated_columns(self, text: str) -> int:
+        return math.ceil(estimated_seconds(text) * self._frame_rate) + self._info.num_codebooks + 1
+
+    def _seconds(self, value: object) -> float:
+        seconds = _real("max_seconds", value)
+        if not 0 < seconds < _MAX_SECONDS:
+            raise InvalidRequestError(
+                f"[max_seconds] expected more than 0 and less than {_MAX_SECONDS:g}, got {value}"
+            )
+        return seconds
+
     def _max_columns(
         self, text: str, segments: Sequence[Segment], max_seconds: float | None
     ) -> int:
         """Columns of the asked or estimated seconds, with BOS, EOS and the delay (spec 5)."""
         extra = self._info.num_codebooks + 1
-        frame_rate = self._info.sample_rate / self._info.samples_per_frame
         room = self._info.max_sequence - num_positions(segments)
         if room <= extra:
             raise InvalidRequestError(
                 f"[text] expected a prompt of at most {self._info.max_sequence - extra - 1} "
                 f"positions (max_sequence), got {num_positions(segments)}"
             )
-        limit = (room - extra) / frame_rate
+        limit = (room - extra) / self._frame_rate
         if max_seconds is None:
-            estimate = estimated_seconds(text)
-            least = (estimate - _SECONDS_BASE) * _FASTEST
+            least = (estimated_seconds(text) - _SECONDS_BASE) * _FASTEST
             if limit < least:
                 raise InvalidRequestError(
                     f"[text] expected room for at least {least:.0f} s of speech, got "
                     f"{limit:.0f} s beside a prompt of {num_positions(segments)} positions "
                     f"(max_sequence {self._info.max_sequence}); max_seconds takes what there is"
                 )
-            return min(math.ceil(estimate * frame_rate) + extra, room)
-        max_seconds = _real("max_seconds", max_seconds)
-        if not 0 < max_seconds <= limit:
+            return min(self._estimated_columns(text), room)
+        if max_seconds > limit:
             raise InvalidRequestError(
                 f"[max_seconds] expected more than 0 and at most {limit:g} beside this prompt "
                 f"(max_sequence), got {max_seconds}"
             )
-        return math.ceil(max_seconds * frame_rate) + extra
+        return math.ceil(max_seconds * self._frame_rate) + extra
 
 
 def estimated_seconds(text: str) -> float:
@@ -197,6 +368,10 @@ def estimated_seconds(text: str) -> float:
     wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
     narrow = len(text) - wide
     return _SECONDS_BASE + _SECONDS_PER_CHAR * narrow + _SECONDS_PER_WIDE_CHAR * wide
+
+
+def _or_own(field: str, value: int | None, own: int) -> int:
+    return own if value is None else integer(field, value, 0)
 
 
 def _native_segment(segment: Segment) -> native.PromptSegment:

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from higgs_rt import _higgs_rt as native
 from higgs_rt.checkpoint.files import ModelFiles, resolve_model
 from higgs_rt.errors import CheckpointError
-from higgs_rt.prompt import DEFAULT_MAX_TEXT_CHARS, Convention, TextTokenizer, check_convention
-from higgs_rt.request import RequestBuilder, SpeakOptions, integer
+from higgs_rt.guards import Guard
+from higgs_rt.narration import LiveTurns, Narration, TextTurns, Turns
+from higgs_rt.prompt import (
+    Convention,
+    SpeechSettings,
+    TextTokenizer,
+    check_convention,
+    read_settings,
+)
+from higgs_rt.prompt.limits import DEFAULT_MAX_LONG_CHARS
+from higgs_rt.request import Job, RequestBuilder, SpeakOptions, integer
+from higgs_rt.sources import SingleSource
 from higgs_rt.speech import AsyncSpeechStream, Speech, SpeechStream
 from higgs_rt.voices import VoiceStore
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+Text = str | Iterable[str]
+UNLIMITED_CHARS = 1 << 30
 _Stream = TypeVar("_Stream", SpeechStream, AsyncSpeechStream)
 
 
@@ -31,6 +44,7 @@ class Runtime:
         *,
         convention: Convention,
         max_text_chars: int,
+        settings: SpeechSettings,
     ) -> None:
         """For `load`, which see."""
         self._native = runtime
@@ -42,7 +56,10 @@ class Runtime:
             voices,
             convention=convention,
             max_text_chars=max_text_chars,
+            settings=settings,
         )
+        self.settings = settings
+        self.max_text_chars = max_text_chars
 
     @classmethod
     def load(
@@ -60,7 +77,7 @@ class Runtime:
         block_tokens: int = 16,
         num_blocks: int = 0,
         max_buffered_chunks: int = 64,
-        max_text_chars: int = DEFAULT_MAX_TEXT_CHARS,
+        max_text_chars: int = DEFAULT_MAX_LONG_CHARS,
         voices: str | Path | None = None,
         convention: Convention = "original",
     ) -> Runtime:
@@ -69,7 +86,8 @@ class Runtime:
         codec: its directory, `<model>/codec` by default. threads: 0 uses all cores. max_batch:
         requests at a time. max_queue: requests that wait; one more is refused. max_sequence:
         positions of one request, prompt and speech. num_blocks: KV blocks of `block_tokens`
-        positions, 0 chooses. max_text_chars: characters of one text. voices: the folder of stored
+        positions, 0 chooses. max_text_chars: characters of a text
+        that is given as one string. voices: the folder of stored
         voices. convention: prompt format, "original" or "transformers".
 
         Raises CheckpointError naming the file, tensor or field at fault.
@@ -98,37 +116,58 @@ class Runtime:
             store,
             convention=convention,
             max_text_chars=max_text_chars,
+            settings=read_settings(files.model_dir),
         )
 
-    def speak(self, text: str, **options: Unpack[SpeakOptions]) -> Speech:
-        """Speak `text` and wait for all of it. See `SpeakOptions`."""
+    def speak(self, text: Text, **options: Unpack[SpeakOptions]) -> Speech:
+        """Speak `text` and wait for all of it. See `SpeakOptions`.
+
+        A text that is longer than the model can speak in one go, or a script of several speakers,
+        is spoken turn after turn, as one answer; given in pieces, it is read as it is spoken.
+        """
         return self.submit(text, **options).result()
 
-    def stream(self, text: str, **options: Unpack[SpeakOptions]) -> SpeechStream:
+    def stream(self, text: Text, **options: Unpack[SpeakOptions]) -> SpeechStream:
         """Speak `text`; iterate over chunks of samples as they are made."""
         return self.submit(text, stream=True, **options)
 
-    async def aspeak(self, text: str, **options: Unpack[SpeakOptions]) -> Speech:
+    async def aspeak(self, text: Text, **options: Unpack[SpeakOptions]) -> Speech:
         """`speak` without blocking the event loop; cancelling the task cancels the request."""
-        if options.get("ref_audio") is None:
-            request = self._builder.build(text, False, options)
-        else:  # encoding a recording takes a while
-            request = await asyncio.to_thread(self._builder.build, text, False, options)
-        return await self._submit(request, AsyncSpeechStream).result()
+        return await (await self.asubmit(text, **options)).result()
 
-    def astream(self, text: str, **options: Unpack[SpeakOptions]) -> AsyncSpeechStream:
-        """`stream` for `async for`; call it in a running event loop."""
-        return self._submit(self._builder.build(text, True, options), AsyncSpeechStream)
+    def astream(self, text: Text, **options: Unpack[SpeakOptions]) -> AsyncSpeechStream:
+        """`stream` for `async for`; call it in a running event loop.
+
+        A reader that takes its time pauses its request, once `max_buffered_chunks` wait for it.
+        """
+        job = self._builder.job(options)
+        return self._open(text, job, AsyncSpeechStream, stream=True)
+
+    async def asubmit(
+        self, text: Text, *, stream: bool = False, **options: Unpack[SpeakOptions]
+    ) -> AsyncSpeechStream:
+        """`submit` for coroutines; a recording is encoded, and a long text begun, in a thread."""
+        if options.get("ref_audio") is None:
+            job = self._builder.job(options)
+        else:
+            job = await asyncio.to_thread(self._builder.job, options)
+        return self._open(text, job, AsyncSpeechStream, stream=stream)
 
     def submit(
-        self, text: str, *, stream: bool = False, **options: Unpack[SpeakOptions]
+        self, text: Text, *, stream: bool = False, **options: Unpack[SpeakOptions]
     ) -> SpeechStream:
         """Queue a request and return at once; without `stream` it comes as one chunk.
 
         Raises InvalidRequestError, VoiceError or AudioError naming what is wrong, QueueFullError
         when `max_queue` requests wait.
         """
-        return self._submit(self._builder.build(text, stream, options), SpeechStream)
+        return self._open(text, self._builder.job(options), SpeechStream, stream=stream)
+
+    def alive(self, **options: Unpack[SpeakOptions]) -> tuple[LiveTurns, AsyncSpeechStream]:
+        """Speak a text while it is written: `feed` the first, read the second."""
+        job = self._builder.job(options)
+        turns = LiveTurns(job.max_turn_chars or UNLIMITED_CHARS, job.language)
+        return turns, self._narrate(turns, job, AsyncSpeechStream, stream=True)
 
     @property
     def voices(self) -> VoiceStore:
@@ -162,9 +201,32 @@ class Runtime:
         """Close."""
         self.close()
 
-    def _submit(self, request: native.Request, kind: type[_Stream]) -> _Stream:
-        stream = self._native.submit(request)
-        return kind(self._native, stream, self._info.sample_rate, int(request.sampling.seed))
+    def _open(self, text: Text, job: Job, kind: type[_Stream], *, stream: bool) -> _Stream:
+        if isinstance(text, str) or not isinstance(text, Iterable):
+            self._builder.checked(text)
+            spoken = self._builder.in_one_go(job, text)
+            if spoken is not None:
+                return self._single(spoken, job, kind, stream=stream)
+            job = self._builder.check_script(job, text)
+        turns = TextTurns(text, job.max_turn_chars or UNLIMITED_CHARS, job.language)
+        return self._narrate(turns, job, kind, stream=stream)
+
+    def _single(self, text: str, job: Job, kind: type[_Stream], *, stream: bool) -> _Stream:
+        native_stream = self._native.submit(self._builder.request(job, text, stream=stream))
+        source = SingleSource(
+            native_stream,
+            Guard(self.frame_rate, self._info.samples_per_frame) if job.guards else None,
+            self._info.samples_per_frame,
+            len(text),
+            called_back=kind is AsyncSpeechStream and not stream,
+        )
+        return kind(self._native, source, self._info.sample_rate, int(job.sampling.seed))
+
+    def _narrate(self, turns: Turns, job: Job, kind: type[_Stream], *, stream: bool) -> _Stream:
+        narration = Narration(
+            self._native, self._builder, job, turns, stream=stream, guarded=job.guards
+        )
+        return kind(self._native, narration, self._info.sample_rate, int(job.sampling.seed))
 
 
 def _prepare_codec(directory: Path) -> None:

@@ -2,48 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
 import warnings
-import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from higgs_rt.audio import write_audio
-from higgs_rt.errors import CancelledError, HiggsError
+from higgs_rt.errors import CancelledError
+from higgs_rt.sources import Piece, Samples, Source, Timing, TurnEnd
 
 if TYPE_CHECKING:
     from higgs_rt import _higgs_rt
 
-Samples = NDArray[np.float32]
-_Kept = TypeVar("_Kept")
-
 
 class LengthStopWarning(UserWarning):
-    """A request reached its limit of seconds before the model ended the speech."""
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds since the request was submitted; negative: did not happen."""
-
-    started: float
-    first_column: float
-    first_chunk: float
-    finished: float
+    """A request reached its limit of seconds, or a guard, before the model ended the speech."""
 
 
 @dataclass(frozen=True, eq=False)
 class Speech:
     """A finished request.
 
-    samples: fp32 [n], mono in [-1, 1]. finish: "stop" (the model ended it) or "length" (the limit
-    did). columns: int32 [num_columns, num_codebooks], all-BOS column first. frames: int32
-    [num_codebooks, num_frames]. The seed repeats the request.
+    samples: fp32 [n], mono in [-1, 1]. finish: "stop" (the model ended it), "length" (the limit
+    did), "silence" or "loop" (a guard did); of several turns, the first that is not "stop".
+    columns: int32 [num_columns, num_codebooks], each turn begins with its all-BOS column. frames:
+    int32 [num_codebooks, num_frames]. turns: how each turn ended. The seed repeats the request.
     """
 
     samples: Samples
@@ -53,6 +40,7 @@ class Speech:
     timing: Timing
     columns: NDArray[np.int32]
     frames: NDArray[np.int32]
+    turns: tuple[TurnEnd, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -70,26 +58,29 @@ class Speech:
 
 
 class _Request:
-    """A request in flight, and what its last chunk tells. Dropping it cancels the request.
+    """A request in flight, and what its pieces tell. Dropping it cancels the request.
 
-    It keeps its runtime alive: `Runtime.load().stream(…)` speaks to its end.
+    It keeps its runtime alive: `Runtime.load().stream(…)` speaks to its end. `columns` are those of
+    the last turn that ended, `num_columns` those of all; `turn` is the last that ended.
     """
 
     def __init__(
-        self, runtime: _higgs_rt.Runtime, native: _higgs_rt.Stream, sample_rate: int, seed: int
+        self, runtime: _higgs_rt.Runtime, source: Source, sample_rate: int, seed: int
     ) -> None:
         self._runtime = runtime
-        self._native = native
+        self._source = source
         self.sample_rate = sample_rate
         self.seed = seed
         self.finish: str | None = None
         self.columns: NDArray[np.int32] | None = None
+        self.turn: TurnEnd | None = None
+        self.num_columns = 0
         self.num_samples = 0
 
     @property
     def id(self) -> int:
-        """Number of the request in its runtime."""
-        return self._native.id
+        """Number of the request, or of the first turn's, in its runtime."""
+        return self._source.id
 
     @property
     def seconds(self) -> float:
@@ -99,79 +90,84 @@ class _Request:
     @property
     def timing(self) -> Timing:
         """Times so far, in seconds since the request was submitted."""
-        times = self._native.timing
-        return Timing(times.started, times.first_column, times.first_chunk, times.finished)
+        return self._source.timing
 
     def cancel(self) -> None:
         """Stop the request; no effect when it has ended. Returns at once."""
-        self._native.cancel()
+        self._source.cancel()
 
     def __del__(self) -> None:
         """An abandoned request is cancelled."""
         if self.finish is None:
-            self._native.cancel()
+            self._source.cancel()
 
-    def _take(self, chunk: _higgs_rt.Chunk) -> Samples:
-        """Account for a chunk and return its samples; raises the error that it carries."""
-        if chunk.last:
-            self.finish = chunk.finish.name.lower()
-            self.columns = np.array(chunk.columns)
-            if self.finish == "error":
-                raise HiggsError(chunk.error)
-            if self.finish == "length":
+    def _take(self, piece: Piece | None) -> Samples | None:
+        """Account for a piece and return its samples, None after the last."""
+        if piece is None:
+            self.finish = self.finish or "cancelled"
+            return None
+        if piece.columns is not None:
+            self.columns = piece.columns
+            self.num_columns += len(piece.columns)
+            self.turn = piece.turn
+        self.num_samples += len(piece.samples)
+        if piece.last:
+            self.finish = piece.finish
+            if piece.finish not in ("stop", "cancelled"):
+                reason = "its limit" if piece.finish == "length" else f"a guard ({piece.finish})"
                 warnings.warn(
-                    f"[request {self.id}] reached its limit of {len(self.columns)} columns before "
-                    "the model ended the speech",
+                    f"[request {self.id}] reached {reason} after {self.num_columns} columns, "
+                    "before the model ended the speech",
                     LengthStopWarning,
-                    stacklevel=3,
+                    stacklevel=4,
                 )
-        self.num_samples += len(chunk.pcm)
-        return np.array(chunk.pcm)
+        return piece.samples
 
 
 class _Whole:
-    """Puts the chunks of a request together."""
+    """Puts the pieces of a request together."""
 
     def __init__(self) -> None:
-        self.samples: list[Samples] = []
-        self.frames: list[NDArray[np.int32]] = []
+        self.pieces: list[Piece] = []
 
     def speech(self, request: _Request) -> Speech:
-        if request.finish == "cancelled" or request.finish is None or request.columns is None:
+        """The whole answer; CancelledError when the request was cancelled."""
+        columns = [piece.columns for piece in self.pieces if piece.columns is not None]
+        if request.finish == "cancelled" or not columns:
             raise CancelledError(f"[request {request.id}] expected speech, got a cancelled request")
-        frames = [part for part in self.frames if part.size]
-        empty = np.zeros((request.columns.shape[1], 0), np.int32)
+        frames = [piece.frames for piece in self.pieces if piece.frames.size]
         return Speech(
-            samples=np.concatenate(self.samples) if self.samples else np.zeros(0, np.float32),
+            samples=np.concatenate([piece.samples for piece in self.pieces]),
             sample_rate=request.sample_rate,
-            finish=request.finish,
+            finish=str(request.finish),
             seed=request.seed,
             timing=request.timing,
-            columns=request.columns,
-            frames=np.concatenate(frames, axis=1) if frames else empty,
+            columns=np.concatenate(columns),
+            frames=np.concatenate([np.zeros((columns[0].shape[1], 0), np.int32), *frames], axis=1),
+            turns=tuple(piece.turn for piece in self.pieces if piece.turn is not None),
         )
 
 
 class SpeechStream(_Request):
     """An iterator over chunks of samples, fp32 [n]. Closing or abandoning it cancels the request.
 
-    After the last chunk `finish` is "stop", "length" or "cancelled", and `columns` is set; after
-    an error `finish` is "error".
+    After the last chunk `finish` is "stop", "length", "silence", "loop" or "cancelled"; after an
+    error it is "error".
     """
 
     def next(self, timeout: float | None = None) -> Samples | None:
         """The next chunk, None after the last; TimeoutError when `timeout` seconds pass."""
-        while (chunk := self._next_chunk(timeout)) is not None:
-            samples = self._take(chunk)
+        while (samples := self._take(self._next_piece(timeout))) is not None:
             if len(samples):
                 return samples
-        self.finish = self.finish or "cancelled"
         return None
 
-    def _next_chunk(self, timeout: float | None) -> _higgs_rt.Chunk | None:
+    def _next_piece(self, timeout: float | None) -> Piece | None:
         try:
-            return self._native.next(timeout)
-        except HiggsError:  # comes once, in place of the last chunk
+            return self._source.next(timeout)
+        except TimeoutError:
+            raise
+        except Exception:
             self.finish = "error"
             raise
 
@@ -196,15 +192,15 @@ class SpeechStream(_Request):
         try:
             while True:
                 try:
-                    chunk = self._next_chunk(None if progress is None else period)
+                    piece = self._next_piece(None if progress is None else period)
                 except TimeoutError:
                     assert progress is not None
                     progress()
                     continue
-                if chunk is None:
+                self._take(piece)
+                if piece is None:
                     return whole.speech(self)
-                whole.samples.append(self._take(chunk))
-                whole.frames.append(np.array(chunk.frames))
+                whole.pieces.append(piece)
         except BaseException:
             self.cancel()
             raise
@@ -223,25 +219,28 @@ class SpeechStream(_Request):
 
 
 class AsyncSpeechStream(_Request):
-    """The same for `async for`, in the event loop that runs when it is made.
+    """The same for `async for`. Cancelling the task that waits cancels the request.
 
-    Chunks come from the runtime's own thread through `call_soon_threadsafe`; no thread waits.
+    Chunks are taken when they are awaited: a slow reader pauses its request, and nothing else.
     """
-
-    def __init__(
-        self, runtime: _higgs_rt.Runtime, native: _higgs_rt.Stream, sample_rate: int, seed: int
-    ) -> None:
-        super().__init__(runtime, native, sample_rate, seed)
-        self._chunks: asyncio.Queue[_higgs_rt.Chunk] = asyncio.Queue()
-        native.on_chunk(_forwarder(asyncio.get_running_loop(), self._chunks, native))
 
     async def next(self) -> Samples | None:
         """The next chunk of samples, None after the last."""
-        while self.finish is None:
-            samples = self._take(await self._wait(self._chunks.get()))
+        while (samples := self._take(await self._next_piece())) is not None:
             if len(samples):
                 return samples
         return None
+
+    async def _next_piece(self) -> Piece | None:
+        if self.finish is not None:
+            return None
+        try:
+            return await self._source.anext()
+        except BaseException as error:
+            if isinstance(error, Exception):
+                self.finish = "error"
+            self.cancel()
+            raise
 
     def __aiter__(self) -> AsyncSpeechStream:
         """The stream itself."""
@@ -257,10 +256,9 @@ class AsyncSpeechStream(_Request):
     async def result(self) -> Speech:
         """Await the rest and return it whole; CancelledError when the request was cancelled."""
         whole = _Whole()
-        while self.finish is None:
-            chunk = await self._wait(self._chunks.get())
-            whole.samples.append(self._take(chunk))
-            whole.frames.append(np.array(chunk.frames))
+        while (piece := await self._next_piece()) is not None:
+            self._take(piece)
+            whole.pieces.append(piece)
         return whole.speech(self)
 
     async def aclose(self) -> None:
@@ -274,30 +272,3 @@ class AsyncSpeechStream(_Request):
     async def __aexit__(self, *_: object) -> None:
         """Close."""
         self.cancel()
-
-    async def _wait(self, awaited: Awaitable[_Kept]) -> _Kept:
-        """Cancelling the task that waits cancels the request."""
-        try:
-            return await awaited
-        except BaseException:
-            self.cancel()
-            raise
-
-
-def _forwarder(
-    loop: asyncio.AbstractEventLoop,
-    chunks: asyncio.Queue[_higgs_rt.Chunk],
-    native: _higgs_rt.Stream,
-) -> Callable[[_higgs_rt.Chunk], None]:
-    """A callback for a runtime thread. It keeps neither the stream nor its reader alive."""
-    stream = weakref.ref(native)
-
-    def forward(chunk: _higgs_rt.Chunk) -> None:
-        try:
-            loop.call_soon_threadsafe(chunks.put_nowait, chunk)
-        except RuntimeError:  # the loop is closed: nobody will read
-            abandoned = stream()
-            if abandoned is not None:
-                abandoned.cancel()
-
-    return forward

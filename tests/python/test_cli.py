@@ -184,7 +184,7 @@ def test_stereo_and_telephone_references_are_converted(
         ([""], ["[text]", "empty string"]),
         (["  "], ["[text]", "white space"]),
         (["?!"], ["[text]", "letter or digit"]),
-        (["x" * 5001], ["[text]", "5000", "5001"]),
+        (["x" * 200_001], ["[text]", "200000", "200001"]),
         ([TEXT, "--voice", "nobody"], ["[voice nobody]"]),
         ([TEXT, "--ref", "RECORDING"], ["[ref_text]", "recording.wav"]),
         ([TEXT, "--ref-text", "Hi."], ["[ref_text]", "ref_audio"]),
@@ -405,3 +405,22 @@ def test_evaluate_errors(
     assert result.exit_code == 1
     for culprit in culprits:
         assert culprit in result.stderr.strip().splitlines()[-1]
+
+
+def test_a_file_is_spoken_as_it_is_read(model: list[str], tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("It is 5. So it is. " * 40, encoding="utf-8")
+    out = tmp_path / "out.flac"
+    result = run("speak", "--file", text, "-o", out, *model)
+    assert result.exit_code == 0, result.stderr
+    assert out.is_file()
+    missing = run("speak", "--file", tmp_path / "absent.txt", "-o", out, *model)
+    assert missing.exit_code == 1
+    assert "absent.txt" in missing.stderr
+    both = run("speak", "Hi.", "--file", text, *model)
+    assert both.exit_code == 2
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9 ")
+    wrong = run("speak", "--file", tmp_path / "latin.txt", "-o", out, *model)
+    assert wrong.exit_code == 1
+    assert "UTF-8" in wrong.stderr
+    assert [path.name for path in tmp_path.glob(".*")] == []

@@ -276,7 +276,7 @@ def test_closing_the_runtime_ends_what_runs(endless: Runtime) -> None:
 
 
 def test_the_limit_of_seconds_is_kept_and_reported(endless: Runtime) -> None:
-    with pytest.warns(LengthStopWarning, match="limit of 34 columns"):
+    with pytest.warns(LengthStopWarning, match="its limit after 34 columns"):
         speech = endless.speak(TEXT, **{**LONG, "max_seconds": 1.0})
     assert speech.finish == "length"
     assert len(speech.columns) == 25 + 9
@@ -327,10 +327,15 @@ def test_errors_name_the_culprit_and_harm_no_other(
         ("", {}, InvalidRequestError, r"\[text\].*empty"),
         (" \n", {}, InvalidRequestError, r"\[text\].*white space"),
         ("?!", {}, InvalidRequestError, r"\[text\].*'\?!'"),
-        ("x" * 5001, {}, InvalidRequestError, r"\[text\].*5000.*5001"),
-        ("word " * 999, {}, InvalidRequestError, r"\[text\].*max_sequence"),
+        ("x" * 200_001, {}, InvalidRequestError, r"\[text\].*200000.*200001"),
+        ("word " * 999, {"max_turn_chars": 0}, InvalidRequestError, r"\[text\].*max_sequence"),
         # The prompt fits, and leaves room for a tenth of the speech.
-        ("word " * 760, {**GREEDY, "max_seconds": None}, InvalidRequestError, r"room for .* 152 s"),
+        (
+            "word " * 760,
+            {"max_seconds": None, "max_turn_chars": 0},
+            InvalidRequestError,
+            r"for .* 152 s",
+        ),
         (TEXT, {"speakers": [Reference([[1]], "x")]}, InvalidRequestError, "got list"),  # type: ignore[arg-type]
         (TEXT, {"scene": ""}, InvalidRequestError, r"\[scene\]"),
         (TEXT, {"voice": "nobody"}, VoiceError, r"\[voice nobody\]"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from higgs_rt.audio import check_writable, pcm16, write_audio
+from higgs_rt.audio import AudioWriter, check_writable, pcm16
 from higgs_rt.errors import AudioError
 
 Samples = NDArray[np.float32]
@@ -22,12 +23,16 @@ class Output(Protocol):
 
     name: str
 
-    def write(self, samples: Samples) -> None:
-        """Take a chunk, fp32 [n]."""
+    def write(self, samples: Samples, sample_rate: int) -> None:
+        """Take a chunk, fp32 [n], of the same rate in Hz as the others."""
         ...
 
     def keep(self, sample_rate: int) -> None:
         """Make what was taken available."""
+        ...
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
         ...
 
 
@@ -44,27 +49,41 @@ class FileOutput:
         self.name = str(path)
         self._path = path
         self._temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-        self._chunks: list[Samples] = []
+        self._writer: AudioWriter | None = None
         try:  # permissions do not tell everything
             self._temporary.touch(exist_ok=False)
             self._temporary.unlink()
         except OSError as error:
             raise self._unwritable(error) from None
 
-    def write(self, samples: Samples) -> None:
-        """Take a chunk."""
-        self._chunks.append(samples)
+    def write(self, samples: Samples, sample_rate: int) -> None:
+        """Write a chunk beside the target."""
+        try:
+            if self._writer is None:
+                self._writer = AudioWriter(self._temporary, sample_rate)
+            self._writer.write(samples)
+        except (OSError, AudioError) as error:
+            self.discard()
+            raise self._unwritable(error) from None
 
     def keep(self, sample_rate: int) -> None:
-        """Write beside the target, then take its name."""
-        samples = np.concatenate(self._chunks) if self._chunks else np.zeros(0, np.float32)
+        """Take the target's name."""
+        self.write(np.zeros(0, np.float32), sample_rate)
+        assert self._writer is not None
         try:
-            write_audio(self._temporary, samples, sample_rate)
+            self._writer.close()
             self._temporary.replace(self._path)
         except (OSError, AudioError) as error:
             raise self._unwritable(error) from None
         finally:
             self._temporary.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        if self._writer is not None:
+            with contextlib.suppress(AudioError):
+                self._writer.close()
+        self._temporary.unlink(missing_ok=True)
 
     def _unwritable(self, error: Exception) -> AudioError:
         return AudioError(f"[{self._path}] expected a writable place, got: {error}")
@@ -79,7 +98,7 @@ class StandardOutput:
         if sys.stdout.isatty():
             raise AudioError("[standard output] expected a file or a pipe, got a terminal")
 
-    def write(self, samples: Samples) -> None:
+    def write(self, samples: Samples, sample_rate: int) -> None:
         """Write a chunk."""
         try:
             sys.stdout.buffer.write(pcm16(samples).astype("<i2").tobytes())
@@ -93,3 +112,6 @@ class StandardOutput:
 
     def keep(self, sample_rate: int) -> None:
         """Nothing is held back."""
+
+    def discard(self) -> None:
+        """Nothing can be taken back."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -24,6 +26,7 @@ from higgs_rt.cli.console import (
 from higgs_rt.cli.output import STANDARD_OUTPUT, Output, open_output
 from higgs_rt.errors import CancelledError, InvalidRequestError
 from higgs_rt.prompt import check_text
+from higgs_rt.prompt.limits import DEFAULT_MAX_LONG_CHARS
 
 if TYPE_CHECKING:
     from higgs_rt.request import SpeakOptions
@@ -48,7 +51,10 @@ MaxSecondsOption = Annotated[
 
 @reports_errors
 def speak(
-    text: Annotated[str, typer.Argument(help="What to say; - reads standard input.")],
+    text: Annotated[str | None, typer.Argument(help="What to say; - reads standard input.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", metavar="FILE", help="Say what is in a text file.")
+    ] = None,
     output: Annotated[
         str,
         typer.Option("-o", "--output", metavar="FILE", help=".wav, .flac, .ogg; - is raw PCM."),
@@ -74,10 +80,15 @@ def speak(
         bool, typer.Option("--stream", help="Make audio in chunks; Ctrl-C keeps what is made.")
     ] = False,
     normalize: Annotated[bool, typer.Option(help="Tidy the text before speaking.")] = True,
+    language: Annotated[
+        str, typer.Option("--language", help="Of numbers and units; none leaves them as they are.")
+    ] = "auto",
+    guards: Annotated[
+        bool, typer.Option(help="End speech that is only silence or repeats itself.")
+    ] = True,
 ) -> None:
-    """Speak TEXT."""
-    words = read_text(text)
-    check_text(words)  # before anything that takes time
+    """Speak TEXT, or FILE as it is read; long texts and [SPEAKERn] scripts turn after turn."""
+    words = _words(text, file)  # and its faults, before anything that takes time
     target = open_output(output)
     options: SpeakOptions = {
         "ref_audio": ref,
@@ -89,6 +100,8 @@ def speak(
         "top_p": top_p,
         "max_seconds": max_seconds,
         "normalize": normalize,
+        "language": None if language == "none" else language,
+        "guards": guards,
     }
     if voice:
         options.update({"voice": voice[0]} if len(voice) == 1 else {"speakers": voice})
@@ -103,6 +116,30 @@ def speak(
         request = runtime.submit(words, stream=stream, **options)
         _deliver(runtime, request, target, status, keeps_part=stream)
     _report(request, target)
+
+
+def _words(text: str | None, file: Path | None) -> str | Iterator[str]:
+    if (text is None) == (file is None):
+        raise typer.BadParameter("expected TEXT or --file, got both or none")
+    if text is not None:
+        words = read_text(text)
+        check_text(words, max_chars=DEFAULT_MAX_LONG_CHARS)
+        return words
+    assert file is not None
+    pieces = read_file(file)
+    first = next(pieces, "")
+    check_text(first)
+    return itertools.chain([first], pieces)
+
+
+def read_file(path: Path) -> Iterator[str]:
+    """A text file in pieces of a few thousand characters."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            while piece := file.read(4096):
+                yield piece
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"[{path}] expected a UTF-8 text, got: {error}") from None
 
 
 def read_text(text: str) -> str:
@@ -136,27 +173,28 @@ def _deliver(
                     continue
                 if samples is None:
                     break
-                target.write(samples)
+                target.write(samples, request.sample_rate)
     except BaseException as error:
         request.cancel()
         if isinstance(error, KeyboardInterrupt) and keeps_part and request.seconds:
             target.keep(request.sample_rate)
             say(f"interrupted; {target.name} has {request.seconds:.2f} s", "yellow")
             raise typer.Exit(INTERRUPTED) from None
+        target.discard()
         raise
     if request.finish == "cancelled":
+        target.discard()
         raise CancelledError(f"[request {request.id}] expected speech, got a cancelled request")
     target.keep(request.sample_rate)
 
 
 def _report(request: SpeechStream, target: Output) -> None:
     timing = request.timing
-    columns = request.columns
     factor = f"{timing.finished / request.seconds:.2f}" if request.seconds else "none"
     say(
         f"{target.name}: {request.seconds:.2f} s in {timing.finished:.2f} s, "
         f"real-time factor {factor}, first audio after {timing.first_chunk:.2f} s, "
-        f"{0 if columns is None else len(columns)} columns, seed {request.seed}, "
+        f"{request.num_columns} columns, seed {request.seed}, "
         f"finish {cast(str, request.finish)}"
     )
     if request.finish == "length":
@@ -164,3 +202,5 @@ def _report(request: SpeechStream, target: Output) -> None:
             "warning: the limit of seconds ended the speech, not the model (--max-seconds)",
             "yellow",
         )
+    elif request.finish != "stop":
+        say(f"warning: a guard ended the speech: {request.finish} (--no-guards)", "yellow")

@@ -32,33 +32,45 @@ from higgs_rt.prompt.layouts import (
 )
 from higgs_rt.prompt.limits import DEFAULT_MAX_TEXT_CHARS, check_text, refuse_control_tokens
 from higgs_rt.prompt.normalize import normalize_text, speaker_tags
+from higgs_rt.prompt.settings import Dialogue, SpeechSettings, read_settings
+from higgs_rt.prompt.spoken import AUTO, check_language, spell_out
 from higgs_rt.prompt.tokenizer import TextTokenizer
+from higgs_rt.prompt.turns import Turn, TurnMaker, split_turns
 
 __all__ = [
+    "AUTO",
     "DEFAULT_MAX_TEXT_CHARS",
     "DEFAULT_SCENE",
     "AudioClip",
     "AudioSegment",
     "Convention",
+    "Dialogue",
     "Message",
     "Placement",
     "Profile",
     "Reference",
     "Segment",
     "Speaker",
+    "SpeechSettings",
     "TextSegment",
     "TextTokenizer",
+    "Turn",
+    "TurnMaker",
     "build_prompt",
     "check_convention",
+    "check_language",
     "check_text",
     "encode_messages",
     "expanded_ids",
     "normalize_text",
     "num_positions",
+    "read_settings",
     "render_original",
     "render_transformers",
     "speaker_tags",
     "speech_messages",
+    "spell_out",
+    "split_turns",
 ]
 
 
@@ -72,11 +84,14 @@ def build_prompt(
     convention: Convention = "original",
     normalize: bool = True,
     max_chars: int = DEFAULT_MAX_TEXT_CHARS,
+    history: Sequence[Reference] = (),
+    tags: Sequence[str] = (),
 ) -> list[Segment]:
     """Segments of a speech request, ending right before the first audio column.
 
     Scene, transcripts and descriptions are limited to `max_chars` characters each, like the text;
-    of these only the text is normalised (spec 4.6). Raises InvalidRequestError naming the field.
+    of these only the text is normalised (spec 4.6). `history` and `tags` are those of
+    `speech_messages`. Raises InvalidRequestError naming the field.
     """
     check_text(text, max_chars=max_chars)
     if scene is not None:
@@ -97,6 +112,8 @@ def build_prompt(
         scene=scene,
         placement=placement,
         convention=convention,
+        history=history,
+        tags=tags,
     )
     return encode_messages(messages, tokenizer, convention=convention)
 

@@ -50,11 +50,15 @@ def speech_messages(
     scene: str | None = None,
     placement: Placement = "turns",
     convention: Convention = "original",
+    history: Sequence[Reference] = (),
+    tags: Sequence[str] = (),
 ) -> list[Message]:
     """Messages that ask for `text`, spoken by `speakers` (SPEAKER0, SPEAKER1, … in order).
 
     `placement` says where references go: as earlier turns with their transcripts, or without them
     in the system message. A speaker described in words implies the system message for all.
+    `history` are the turns spoken before this one (spec 4.7). `tags` are the speakers of the whole
+    script, where `text` is a part of it; by default those of `text`.
     """
     check_convention(convention)
     if placement not in ("turns", "system"):
@@ -63,18 +67,19 @@ def speech_messages(
     in_system = placement == "system" or any(isinstance(one, Profile) for one in speakers)
     if speakers and not in_system:
         references = [one for one in speakers if isinstance(one, Reference)]
-        return _clone_by_turns(text, references, scene, convention)
+        return [*_clone_by_turns(references, scene, convention), *_turns(history), _user(text)]
     instruction = INSTRUCTION
     if not speakers:
-        tags = speaker_tags(text)
+        tags = tags or speaker_tags(text)
         if len(tags) > 1:
             instruction = MULTISPEAKER_INSTRUCTION
             speakers = [Profile(_ALTERNATING[index % 2]) for index in range(len(tags))]
             return [
                 *_system(instruction, scene, speakers, convention, tags),
+                *_turns(history),
                 _user(text),
             ]
-    return [*_system(instruction, scene, speakers, convention), _user(text)]
+    return [*_system(instruction, scene, speakers, convention), *_turns(history), _user(text)]
 
 
 def check_convention(convention: str) -> None:
@@ -89,8 +94,14 @@ def _user(text: str) -> Message:
     return Message("user", (text,))
 
 
+def _turns(history: Sequence[Reference]) -> list[Message]:
+    messages: list[Message] = []
+    for turn in history:
+        messages += [_user(turn.transcript), Message("assistant", (AudioClip(turn.codes),))]
+    return messages
+
+
 def _clone_by_turns(
-    text: str,
     references: Sequence[Reference],
     scene: str | None,
     convention: Convention,
@@ -102,7 +113,7 @@ def _clone_by_turns(
         tag = f"[SPEAKER{index}] " if len(references) > 1 else ""
         messages.append(_user(tag + reference.transcript))
         messages.append(Message("assistant", (AudioClip(reference.codes),)))
-    return [*messages, _user(text)]
+    return messages
 
 
 def _system(

@@ -8,7 +8,8 @@ import unicodedata
 from higgs_rt.errors import InvalidRequestError
 from higgs_rt.prompt.normalize import SPEAKER_TAG
 
-DEFAULT_MAX_TEXT_CHARS = 5000
+DEFAULT_MAX_TEXT_CHARS = 5000  # of a transcript, scene or description
+DEFAULT_MAX_LONG_CHARS = 200_000  # of a text in one string
 
 # Control tokens of the prompt format; in a caller's text they would forge its structure.
 _CONTROL_TOKEN = re.compile(r"<\|[^<>|\s]+\|>")
