@@ -52,6 +52,7 @@ class Interpreter:
         self._stored = stored
         self._rounding = rounding
         self._compute = compute
+        self._compared: set[str] = set()
         self._last_use = {
             name: index
             for index, layer in enumerate(graph.layers)
@@ -81,7 +82,7 @@ class Interpreter:
             if layer.kind == "CONSTANT":
                 constants[layer.outputs[0]] = layer
                 continue
-            arguments = [self._value(name, values, constants) for name in layer.inputs]
+            arguments = self._arguments(layer, values, constants)
             result = SEMANTICS[layer.kind](layer, arguments)
             name = layer.outputs[0]
             # A cache stays the caller's own memory.
@@ -92,34 +93,42 @@ class Interpreter:
                     values.pop(used, None)
         return {name: values[name] for name in self._graph.outputs}
 
-    def _value(
-        self, name: str | None, values: dict[str, Any], constants: dict[str, Layer]
-    ) -> torch.Tensor | None:
-        """A tensor by name; large weights are widened only while a layer uses them."""
-        if name is None:
-            return None
-        if name in constants:
-            return self._widened(self._constant(constants[name]))
-        value = values[name]
-        if isinstance(value, Weight):  # a weight that is a network input
-            return self._rounded(self._widened(as_tensor(value)), self._graph.dtypes[name])
-        tensor: torch.Tensor = value
-        return tensor
+    def _arguments(
+        self, layer: Layer, values: dict[str, Any], constants: dict[str, Layer]
+    ) -> Inputs:
+        """The layer's inputs. Weights are widened only while a layer uses them, and of a table
+        that rows are gathered from only these rows.
+        """
+        found: Inputs = []
+        for name in reversed(layer.inputs):
+            value = None if name is None else values.get(name)
+            if name in constants:
+                value = self._constant(constants[name])
+            if isinstance(value, Weight):
+                if layer.kind == "GATHER" and name == layer.inputs[0]:
+                    value, found[-1] = _used_rows(layer, value, _present(found, -1))
+                value = self._widened(as_tensor(value))
+                value = self._rounded(value, self._graph.dtypes[str(name)])
+            found.append(value)
+        return found[::-1]
 
-    def _constant(self, layer: Layer) -> torch.Tensor:
-        """The numbers of a constant layer, read from the definition wherever that is possible."""
+    def _constant(self, layer: Layer) -> Weight:
+        """The numbers of a constant layer, compared with the definition wherever they can be read
+        back from it.
+        """
         weight = self._weights.get(layer.name)
         if weight is None:
             raise VerifyError(f"[layer {layer.name}] expected a constant of the builder, got none")
-        if self._graph.dtypes[layer.outputs[0]] != "BF16":
+        if self._graph.dtypes[layer.outputs[0]] != "BF16" and layer.name not in self._compared:
             there = np.asarray(array_of(layer.arrays["weights"]))
             if not np.array_equal(there.reshape(-1), weight.values.reshape(-1)):
                 raise VerifyError(
                     f"[layer {layer.name}] expected the weight {weight.name}, got other numbers"
                 )
-        stored = None if self._rounding else self._stored.get(layer.name)
-        chosen = as_tensor(stored or weight)
-        return chosen.reshape(layer.settings["shape"])
+            self._compared.add(layer.name)
+        chosen = weight if self._rounding else self._stored.get(layer.name, weight)
+        shape = layer.settings["shape"]
+        return Weight(chosen.name, chosen.dtype, chosen.values.reshape(shape))
 
     def _widened(self, x: torch.Tensor) -> torch.Tensor:
         return x.to(self._compute) if x.is_floating_point() else x
@@ -198,17 +207,30 @@ def _concatenation(layer: Layer, inputs: Inputs) -> torch.Tensor:
     )
 
 
+def _check_rows(layer: Layer, indices: torch.Tensor, rows: int) -> None:
+    """An index outside of the axis is undefined, so refused."""
+    if indices.numel() and (int(indices.min()) < 0 or int(indices.max()) >= rows):
+        raise VerifyError(
+            f"[layer {layer.name}] expected indices in [0, {rows}), got "
+            f"{int(indices.min())}..{int(indices.max())}"
+        )
+
+
+def _used_rows(layer: Layer, table: Weight, indices: torch.Tensor) -> tuple[Weight, torch.Tensor]:
+    """The rows of `table` that `indices` name, and where each of them now is."""
+    _check_rows(layer, indices, table.values.shape[0])
+    used, places = np.unique(indices.numpy(), return_inverse=True)
+    rows = Weight(table.name, table.dtype, table.values[used])
+    return rows, torch.from_numpy(places.reshape(indices.shape))
+
+
 def _gather(layer: Layer, inputs: Inputs) -> torch.Tensor:
-    """DEFAULT mode: indices replace `axis`; one outside of the axis is undefined, so refused."""
+    """DEFAULT mode: indices replace `axis`."""
     _setting(layer, "mode", "DEFAULT")
     _setting(layer, "axis", 0)
     _setting(layer, "num_elementwise_dims", 0)
     data, indices = _present(inputs, 0), _present(inputs, 1)
-    if indices.numel() and (int(indices.min()) < 0 or int(indices.max()) >= data.shape[0]):
-        raise VerifyError(
-            f"[layer {layer.name}] expected indices in [0, {data.shape[0]}), got "
-            f"{int(indices.min())}..{int(indices.max())}"
-        )
+    _check_rows(layer, indices, data.shape[0])
     return data[indices.long()]
 
 

@@ -197,6 +197,9 @@ def build_plan(
     config = builder.create_builder_config()
     # fp32 means fp32: TensorFloat-32 keeps 10 bits of the mantissa.
     config.clear_flag(trt.BuilderFlag.TF32)
+    # TensorRT for RTX can promise that a plan is fit for CUDA graphs: no allocation while it runs.
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if package.cross_builds:
         config.num_compute_capabilities = len(targets)
         for index, name in enumerate(targets):
