@@ -3,46 +3,111 @@
 #include <algorithm>
 #include <cmath>
 #include <utility>
-#include <vector>
 
 #include "core/check.h"
 
 namespace higgs_rt {
 
-Codec::Codec(const std::string& directory, std::unique_ptr<Ops> ops)
-    : ops_(std::move(ops)), decoder_(load_codec_decoder(directory, *ops_)) {}
+namespace {
 
-void Codec::decode(std::span<const std::int32_t> frames, std::int32_t begin, std::int32_t end,
-                   std::span<float> pcm) {
-  const auto per_frame = static_cast<std::size_t>(spec().samples_per_frame);
-  for (std::int32_t first = begin; first < end; first += kBlockFrames) {
-    const std::int32_t last = std::min(first + kBlockFrames, end);
-    decode_block(frames, first, last,
-                 pcm.subspan(static_cast<std::size_t>(first - begin) * per_frame,
-                             static_cast<std::size_t>(last - first) * per_frame));
+void clip(std::span<float> pcm) {
+  for (float& sample : pcm) {
+    check_internal(std::isfinite(sample), "codec", "expected finite samples, got ", sample);
+    sample = std::clamp(sample, -1.0F, 1.0F);
   }
 }
 
-void Codec::decode_block(std::span<const std::int32_t> frames, std::int32_t begin, std::int32_t end,
-                         std::span<float> pcm) {
+CodecDecoder::Job job_of(Codec::Block& block) {
+  return {block.codes, block.num_frames, block.begin, block.end, block.pcm};
+}
+
+}  // namespace
+
+Codec::Codec(const std::string& directory, std::unique_ptr<Device> device, std::unique_ptr<Ops> ops)
+    : device_(std::move(device)),
+      ops_(std::move(ops)),
+      decoder_(load_codec_decoder(directory, *ops_)) {}
+
+Codec::Codec(std::unique_ptr<CodecDecoder> decoder) : decoder_(std::move(decoder)) {}
+
+Codec::Block Codec::block(std::span<const std::int32_t> frames, std::int32_t begin,
+                          std::int32_t end) const {
   const auto books = static_cast<std::size_t>(spec().num_codebooks);
   const auto known = static_cast<std::int32_t>(frames.size() / books);
   const std::int32_t left = std::max(0, begin - spec().context_frames);
   const std::int32_t right = std::min(known, end + spec().context_frames);
   const auto count = static_cast<std::size_t>(right - left);
-  std::vector<std::int32_t> codes(books * count);
+  Block block;
+  block.num_frames = right - left;
+  block.begin = begin - left;
+  block.end = end - left;
+  block.first = begin == 0;
+  block.codes.resize(books * count);
   for (std::size_t t = 0; t < count; ++t) {
     const auto frame = frames.subspan((static_cast<std::size_t>(left) + t) * books, books);
-    for (std::size_t k = 0; k < books; ++k) codes[k * count + t] = frame[k];
+    for (std::size_t k = 0; k < books; ++k) block.codes[k * count + t] = frame[k];
   }
-  {
-    const std::scoped_lock lock(mutex_);
-    decoder_->decode_range(codes, right - left, begin - left, end - left, pcm);
+  block.pcm.resize(static_cast<std::size_t>(end - begin) *
+                   static_cast<std::size_t>(spec().samples_per_frame));
+  return block;
+}
+
+std::unique_lock<std::mutex> Codec::take_turn() {
+  const std::scoped_lock next(next_mutex_);
+  return std::unique_lock(mutex_);
+}
+
+void Codec::start(std::span<Block* const> blocks) {
+  running_lock_ = take_turn();
+  running_.assign(blocks.begin(), blocks.end());
+  try {
+    std::vector<CodecDecoder::Job> jobs;
+    for (Block* block : running_) jobs.push_back(job_of(*block));
+    decoder_->start(jobs);
+  } catch (const std::exception& error) {
+    for (Block* block : running_) block->error = error.what();
   }
-  for (float& sample : pcm) {
-    check_internal(std::isfinite(sample), "codec", "frames ", begin, "..", end - 1,
-                   ": expected finite samples, got ", sample);
-    sample = std::clamp(sample, -1.0F, 1.0F);
+}
+
+void Codec::finish() {
+  const std::vector<Block*> blocks = std::exchange(running_, {});
+  std::string failure;
+  try {
+    decoder_->finish();
+  } catch (const std::exception& error) {
+    failure = error.what();
+  }
+  running_lock_.unlock();
+  for (Block* block : blocks) {
+    try {
+      if (block->error.empty()) block->error = failure;
+      if (block->error.empty()) clip(block->pcm);
+    } catch (const std::exception& error) {
+      block->error = error.what();
+    }
+  }
+}
+
+void Codec::decode(Block& block) {
+  Block* const blocks[] = {&block};
+  start(blocks);
+  finish();
+}
+
+void Codec::decode(std::span<const std::int32_t> frames, std::int32_t begin, std::int32_t end,
+                   std::span<float> pcm) {
+  const auto per_frame = static_cast<std::size_t>(spec().samples_per_frame);
+  const std::int32_t step = kBlockFrames * decoder_->batch_jobs(kBlockFrames);
+  for (std::int32_t first = begin; first < end; first += step) {
+    Block part = block(frames, first, std::min(first + step, end));
+    {
+      const std::unique_lock lock = take_turn();
+      decoder_->decode_range(part.codes, part.num_frames, part.begin, part.end, part.pcm);
+    }
+    clip(part.pcm);
+    std::copy(part.pcm.begin(), part.pcm.end(),
+              pcm.begin() + static_cast<std::ptrdiff_t>(first - begin) *
+                                static_cast<std::ptrdiff_t>(per_frame));
   }
 }
 

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "model/codec_decoder.h"
 #include "ops/ops.h"
@@ -14,29 +15,64 @@ namespace higgs_rt {
 
 class Codec {
  public:
-  // Frames of one call of the decoder, besides their context: bounds memory and waiting.
+  // Frames of one block, besides their context: bounds memory and waiting.
   static constexpr std::int32_t kBlockFrames = 64;
 
-  // Loads the decoder. Throws Error that names the file, tensor or field.
-  Codec(const std::string& directory, std::unique_ptr<Ops> ops);
+  // Frames of a stream with their context, and what becomes of them.
+  struct Block {
+    std::vector<std::int32_t> codes;  // [num_codebooks, num_frames]
+    std::int32_t num_frames = 0;
+    std::int32_t begin = 0, end = 0;  // the frames within, at most kBlockFrames of them
+    bool first = false;               // begins its stream
+    std::vector<float> pcm;           // [(end - begin) * samples_per_frame], in [-1, 1]
+    std::string error;                // why there are no samples
+  };
+
+  // Loads the decoder. `device` is what `ops` runs on. Throws Error that names the file, tensor or
+  // field.
+  Codec(const std::string& directory, std::unique_ptr<Device> device, std::unique_ptr<Ops> ops);
+  // For tests.
+  explicit Codec(std::unique_ptr<CodecDecoder> decoder);
 
   const CodecSpec& spec() const { return decoder_->spec(); }
 
-  // Samples of frames [begin, end) of a stream of which `num_frames` frames are known, given as
-  // frames [num_frames, num_codebooks]. Frames end .. end + context - 1 must be known unless the
-  // stream ends before them; then the samples are those of decoding the whole stream (specification
-  // 8.2). pcm [(end - begin) * samples_per_frame], clipped to [-1, 1]. Blocks of kBlockFrames let
-  // other callers in between.
+  // Of frames [begin, end) of a stream of which frames [num_frames, num_codebooks] are known.
+  // Frames end .. end + context - 1 must be among them unless the stream ends before; then the
+  // samples will be those of decoding the whole stream (specification 8.2).
+  Block block(std::span<const std::int32_t> frames, std::int32_t begin, std::int32_t end) const;
+
+  // Whether blocks are decoded faster together. If so, blocks of one batch_size(), at most
+  // batch_jobs() of them, may be given to start().
+  bool has_batches() const { return decoder_->batch_jobs(1) > 1; }
+  std::int32_t batch_size(const Block& block) const {
+    return decoder_->batch_size(block.end - block.begin);
+  }
+  std::int32_t batch_jobs(std::int32_t size) const { return decoder_->batch_jobs(size); }
+
+  // Begins to decode. finish() must follow from the same thread; others wait until then. A failure
+  // is in the blocks' `error`.
+  void start(std::span<Block* const> blocks);
+  // Waits until the blocks of start() are done.
+  void finish();
+
+  // Both, of one block.
+  void decode(Block& block);
+  // Frames [begin, end) of `frames` as in block(), any number of them. pcm [(end - begin) *
+  // samples_per_frame]. Lets others in between. Throws Error.
   void decode(std::span<const std::int32_t> frames, std::int32_t begin, std::int32_t end,
               std::span<float> pcm);
 
  private:
-  void decode_block(std::span<const std::int32_t> frames, std::int32_t begin, std::int32_t end,
-                    std::span<float> pcm);
+  // First come, first served: with one mutex a thread that takes it again at once would go on
+  // winning.
+  std::unique_lock<std::mutex> take_turn();
 
-  std::unique_ptr<Ops> ops_;
-  std::unique_ptr<CodecDecoder> decoder_;
-  std::mutex mutex_;
+  const std::unique_ptr<Device> device_;
+  const std::unique_ptr<Ops> ops_;
+  const std::unique_ptr<CodecDecoder> decoder_;
+  std::mutex next_mutex_, mutex_;
+  std::unique_lock<std::mutex> running_lock_;  // from start() to finish()
+  std::vector<Block*> running_;
 };
 
 }  // namespace higgs_rt

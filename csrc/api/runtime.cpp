@@ -41,7 +41,10 @@ void check_codec(const CodecSpec& codec, const ModelInfo& model) {
 std::unique_ptr<Codec> load_codec(const RuntimeConfig& config, Backend& backend) {
   const std::string directory = codec_directory(config);
   if (directory.empty()) return nullptr;
-  auto codec = std::make_unique<Codec>(directory, make_ops(*backend.device, *backend.pool));
+  // A device object of its own: on CUDA a stream beside the language model's.
+  std::unique_ptr<Device> device = make_device(config.device);
+  std::unique_ptr<Ops> ops = make_ops(*device, *backend.pool);
+  auto codec = std::make_unique<Codec>(directory, std::move(device), std::move(ops));
   check_codec(codec->spec(), backend.info);
   backend.info.has_codec = true;
   backend.info.sample_rate = codec->spec().sample_rate;
@@ -87,6 +90,7 @@ struct Session {
         backend(load_backend(config, config.max_batch)),
         codec(load_codec(config, backend)),
         sampler(make_sampler(sampler_spec(config, backend.engine->spec()), *backend.device)),
+        stage(codec.get()),
         executor(*backend.engine, *sampler, executor_config(config)) {}
 
   // The executor first: a stream ends when its source has.

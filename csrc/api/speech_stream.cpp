@@ -98,25 +98,53 @@ RequestTiming SpeechStream::timing() const {
 // --- Waveform stage ---------------------------------------------------------------------------
 
 bool SpeechStream::advance() {
-  const std::scoped_lock lock(work_mutex_);
-  bool progress = false;
-  try {
-    progress = !done() && make_progress();
-  } catch (const std::exception& error) {
-    complete_ = true;
-    finish(FinishReason::kError, error.what());
-    progress = true;
+  std::optional<Codec::Block> block;
+  const bool progress = begin_block(block);
+  if (block) {
+    codec_->decode(*block);
+    end_block(std::move(*block));
   }
   return deliver() || progress;
+}
+
+bool SpeechStream::begin_block(std::optional<Codec::Block>& block) {
+  const std::scoped_lock lock(work_mutex_);
+  if (decoding_ || done()) return false;
+  try {
+    const bool progress = make_progress(block);
+    decoding_ = block.has_value();
+    return progress;
+  } catch (const std::exception& error) {
+    block.reset();
+    finish(FinishReason::kError, error.what());
+    return true;
+  }
+}
+
+void SpeechStream::end_block(Codec::Block&& block) {
+  const std::scoped_lock lock(work_mutex_);
+  decoding_ = false;
+  if (done()) return;  // aborted
+  try {
+    if (block.error.empty()) return append(block.end - block.begin, block.pcm);
+    finish(FinishReason::kError, block.error);
+  } catch (const std::exception& error) {
+    finish(FinishReason::kError, error.what());
+  }
+}
+
+bool SpeechStream::deliver() {
+  const std::scoped_lock lock(work_mutex_);
+  return deliver_chunks();
 }
 
 void SpeechStream::abort() {
   const std::scoped_lock lock(work_mutex_);
   if (!done()) finish(FinishReason::kCancelled, "");
-  deliver();
+  deliver_chunks();
 }
 
-bool SpeechStream::make_progress() {
+bool SpeechStream::make_progress(std::optional<Codec::Block>& block) {
   if (cancelled_) {
     if (!source_->finished()) return false;
     finish(FinishReason::kCancelled, "");
@@ -129,22 +157,26 @@ bool SpeechStream::make_progress() {
     return true;
   }
   const std::int32_t usable = complete_ ? known_ : known_ - context_of(config_, codec_);
-  const std::int32_t ready = std::min(usable - decoded_, target_);
-  if (ready < target_ && !complete_) return false;
-  append(ready);
-  if (complete_ && decoded_ == known_) {
-    finish(finish_, "");
-  } else if (config_.stream) {
-    flush(false);
-    target_ = std::min(2 * target_, config_.max_chunk_frames);
+  const std::int32_t ready = std::min(usable - decoded_, missing());
+  if (ready < missing() && !complete_) return false;
+  if (config_.output == OutputKind::kWaveform && ready > 0) {
+    block = codec_->block(frames_, decoded_, decoded_ + std::min(ready, Codec::kBlockFrames));
+  } else {
+    append(ready, {});
   }
   return true;
+}
+
+// Frames that the next chunk or block lacks.
+std::int32_t SpeechStream::missing() const {
+  if (!config_.stream) return target_;
+  return target_ - static_cast<std::int32_t>(std::ssize(chunk_.frames)) / config_.num_codebooks;
 }
 
 // Takes the frames that the next block needs, and no more: what is not taken pauses the request.
 void SpeechStream::pull() {
   if (complete_) return;
-  const std::int32_t wanted = decoded_ + target_ + context_of(config_, codec_) - known_;
+  const std::int32_t wanted = decoded_ + missing() + context_of(config_, codec_) - known_;
   FrameStream::Taken taken = source_->take(std::max(wanted, 0));
   const auto count = static_cast<std::size_t>(taken.num_frames);
   for (std::size_t t = 0; t < count; ++t) {
@@ -164,19 +196,19 @@ bool SpeechStream::queue_full() const {
   return std::ssize(chunks_) >= config_.max_buffered_chunks;
 }
 
-// The next `count` frames, with their samples, into chunk_.
-void SpeechStream::append(std::int32_t count) {
+// The next `count` frames and their samples into chunk_, and chunk_ to the reader when it is full.
+void SpeechStream::append(std::int32_t count, const std::vector<float>& pcm) {
   const auto books = static_cast<std::ptrdiff_t>(config_.num_codebooks);
-  if (config_.output == OutputKind::kWaveform && count > 0) {
-    const auto samples = static_cast<std::size_t>(count) *
-                         static_cast<std::size_t>(codec_->spec().samples_per_frame);
-    const std::size_t before = chunk_.pcm.size();
-    chunk_.pcm.resize(before + samples);
-    codec_->decode(frames_, decoded_, decoded_ + count, std::span(chunk_.pcm).subspan(before));
-  }
+  chunk_.pcm.insert(chunk_.pcm.end(), pcm.begin(), pcm.end());
   chunk_.frames.insert(chunk_.frames.end(), frames_.begin() + decoded_ * books,
                        frames_.begin() + (decoded_ + count) * books);
   decoded_ += count;
+  if (complete_ && decoded_ == known_) {
+    finish(finish_, "");
+  } else if (config_.stream && missing() <= 0) {
+    flush(false);
+    target_ = std::min(2 * target_, config_.max_chunk_frames);
+  }
 }
 
 // Hands chunk_ over. A block without frames is passed on only as the last one.
@@ -204,19 +236,13 @@ void SpeechStream::flush(bool last) {
 
 // Makes the last chunk.
 void SpeechStream::finish(FinishReason reason, const std::string& error) {
+  complete_ = true;
   finish_ = reason;
   error_ = error;
-  if (chunk_.pcm.size() > 0 && codec_ != nullptr) {
-    // A failed block leaves no frames: keep samples and frames of equal length.
-    const auto books = static_cast<std::size_t>(config_.num_codebooks);
-    chunk_.pcm.resize(chunk_.frames.size() / books *
-                      static_cast<std::size_t>(codec_->spec().samples_per_frame));
-  }
   flush(true);
 }
 
-// Hands waiting chunks to the callback, if there is one. Returns whether there were any.
-bool SpeechStream::deliver() {
+bool SpeechStream::deliver_chunks() {
   bool delivered = false;
   while (true) {
     Chunk chunk;

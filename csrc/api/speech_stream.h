@@ -54,9 +54,18 @@ class SpeechStream {
   RequestTiming timing() const;
 
   // --- Waveform stage, one thread at a time ---
-  // Takes frames, makes at most one block of audio and hands chunks to the callback. Returns
-  // whether it got anywhere. Does not throw: a failure ends the stream with its message.
+  // None throws: a failure ends the stream with its message. Those that return a bool say whether
+  // they got anywhere.
+
+  // Takes frames, makes at most one block of audio and hands chunks to the callback: the next three
+  // and the codec's work between them.
   bool advance();
+  // Takes frames and does what needs no codec. `block`, empty before, is what the codec is to
+  // decode next; then end_block() must follow, and until then this does nothing.
+  bool begin_block(std::optional<Codec::Block>& block);
+  void end_block(Codec::Block&& block);
+  // Hands waiting chunks to the callback, if there is one.
+  bool deliver();
   // Ends the stream as cancelled unless it has ended, and hands chunks to the callback. The source
   // must have finished.
   void abort();
@@ -64,11 +73,12 @@ class SpeechStream {
  private:
   using Clock = std::chrono::steady_clock;
 
-  bool make_progress();
-  bool deliver();
+  bool make_progress(std::optional<Codec::Block>& block);
+  bool deliver_chunks();
+  std::int32_t missing() const;
   void pull();
   bool queue_full() const;
-  void append(std::int32_t count);
+  void append(std::int32_t count, const std::vector<float>& pcm);
   void flush(bool last);
   void finish(FinishReason reason, const std::string& error);
   double seconds() const;
@@ -79,11 +89,12 @@ class SpeechStream {
   const std::shared_ptr<FrameStream> source_;
   std::atomic<bool> cancelled_ = false;
 
-  std::mutex work_mutex_;             // of advance() and abort(); callbacks run under it
+  std::mutex work_mutex_;             // of the stage's functions; callbacks run under it
   std::vector<std::int32_t> frames_;  // [known_, num_codebooks], all since the start
   std::int32_t known_ = 0;
   std::int32_t decoded_ = 0;  // frames that are in a chunk or in chunk_
-  std::int32_t target_ = 0;   // frames of the next block
+  std::int32_t target_ = 0;   // frames of the next chunk, or block when there is one chunk only
+  bool decoding_ = false;     // between begin_block() and end_block()
   bool complete_ = false;     // no more frames will come
   FinishReason finish_ = FinishReason::kNone;
   std::string error_;

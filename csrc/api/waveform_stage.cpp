@@ -1,12 +1,14 @@
 #include "api/waveform_stage.h"
 
+#include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "core/check.h"
 
 namespace higgs_rt {
 
-WaveformStage::WaveformStage() : thread_([this] { run(); }) {}
+WaveformStage::WaveformStage(Codec* codec) : codec_(codec), thread_([this] { run(); }) {}
 
 WaveformStage::~WaveformStage() { stop(); }
 
@@ -62,13 +64,64 @@ bool WaveformStage::wait(Streams& active) {
 
 void WaveformStage::run() {
   Streams active;
+  const bool batches = codec_ != nullptr && codec_->has_batches();
   while (wait(active)) {
-    bool progress = false;
-    for (const auto& stream : active) progress = stream->advance() || progress;
-    std::erase_if(active, [](const auto& stream) { return stream->done(); });
-    if (progress) notify();
+    if (batches ? together(active) : one_by_one(active)) notify();
   }
   for (const auto& stream : active) stream->abort();
+}
+
+// One round. Returns whether any stream got anywhere.
+bool WaveformStage::one_by_one(Streams& active) {
+  bool progress = false;
+  for (const auto& stream : active) progress = stream->advance() || progress;
+  std::erase_if(active, [](const auto& stream) { return stream->done(); });
+  return progress;
+}
+
+// One round: the next batch, and the chunks of the one before.
+bool WaveformStage::together(Streams& active) {
+  bool progress = collect(active);
+  std::vector<Work> batch = next_batch();
+  std::vector<Codec::Block*> blocks;
+  for (Work& work : batch) blocks.push_back(&work.block);
+  if (!blocks.empty()) codec_->start(blocks);
+  for (const auto& stream : active) progress = stream->deliver() || progress;
+  std::erase_if(active, [](const auto& stream) { return stream->done(); });
+  if (blocks.empty()) return progress;
+  codec_->finish();
+  for (Work& work : batch) work.stream->end_block(std::move(work.block));
+  return true;
+}
+
+// Blocks that have become ready, into waiting_.
+bool WaveformStage::collect(const Streams& active) {
+  bool progress = false;
+  for (const auto& stream : active) {
+    std::optional<Codec::Block> block;
+    progress = stream->begin_block(block) || progress;
+    if (block) waiting_.push_back({stream, std::move(*block)});
+  }
+  return progress;
+}
+
+// Takes from waiting_ what can be decoded with the oldest block that begins a stream, or else with
+// the oldest.
+std::vector<WaveformStage::Work> WaveformStage::next_batch() {
+  std::vector<Work> batch, later;
+  std::stable_partition(waiting_.begin(), waiting_.end(),
+                        [](const Work& work) { return work.block.first; });
+  std::int32_t size = 0, room = 0;
+  for (Work& work : waiting_) {
+    if (batch.empty()) {
+      size = codec_->batch_size(work.block);
+      room = codec_->batch_jobs(size);
+    }
+    const bool fits = codec_->batch_size(work.block) == size && std::ssize(batch) < room;
+    (fits ? batch : later).push_back(std::move(work));
+  }
+  waiting_ = std::move(later);
+  return batch;
 }
 
 }  // namespace higgs_rt

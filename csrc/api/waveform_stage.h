@@ -12,10 +12,13 @@
 namespace higgs_rt {
 
 // Goes round the streams that have not ended and lets each make at most one block of audio a turn,
-// so a long request does not hold up the others. Every function may be called from any thread.
+// so a long request does not hold up the others. With a codec that gains from batches, the blocks
+// that are ready are decoded together, those that begin a stream first, and chunks are delivered
+// while the next batch is under way. Every function may be called from any thread.
 class WaveformStage {
  public:
-  WaveformStage();
+  // `codec` may be null: the streams have none; it must outlive the stage.
+  explicit WaveformStage(Codec* codec);
   ~WaveformStage();
   WaveformStage(const WaveformStage&) = delete;
   WaveformStage& operator=(const WaveformStage&) = delete;
@@ -35,10 +38,22 @@ class WaveformStage {
  private:
   using Streams = std::vector<std::shared_ptr<SpeechStream>>;
 
+  // A block that waits for the codec or is in it.
+  struct Work {
+    std::shared_ptr<SpeechStream> stream;
+    Codec::Block block;
+  };
+
   void run();
+  bool one_by_one(Streams& active);
+  bool together(Streams& active);
+  bool collect(const Streams& active);
+  std::vector<Work> next_batch();
   void stop();
   bool wait(Streams& active);
 
+  Codec* const codec_;
+  std::vector<Work> waiting_;  // of the stage's thread
   std::mutex mutex_;
   std::condition_variable changed_;
   Streams added_;

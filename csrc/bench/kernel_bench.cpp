@@ -1,16 +1,19 @@
-// higgs_kernel_bench: how fast the CPU operations are on this machine.
+// higgs_kernel_bench: how fast the operations are on this machine's CPUs, or on a GPU.
 #include <cstdio>
 #include <cstring>
 #include <exception>
 #include <stdexcept>
 
+#include "bench/cuda_codec_bench.h"
 #include "bench/openblas.h"
 #include "bench/report.h"
 
 namespace {
 
 constexpr const char* kUsage =
-    "higgs_kernel_bench [--threads N] [--layers N] [--seconds S] [--only TEXT] [--json FILE]\n"
+    "higgs_kernel_bench [--device D] [--threads N] [--layers N] [--seconds S] [--only TEXT] "
+    "[--json FILE]\n"
+    "  --device D   cpu (default), or cuda or cuda:N for the groups of the GPU\n"
     "  --threads N  threads of the pool; 0, the default: all CPUs of this process\n"
     "  --layers N   layers of the emulated 3B decode step (default 4; 0.2 GB each, the model: 28)\n"
     "  --seconds S  time of one measurement (default 0.25)\n"
@@ -24,7 +27,9 @@ higgs_rt::bench::Options parse(int argc, char** argv) {
     const std::string name = argv[i];
     if (i + 1 == argc) throw std::runtime_error(kUsage);
     const std::string value = argv[++i];
-    if (name == "--threads") {
+    if (name == "--device") {
+      options.device = value;
+    } else if (name == "--threads") {
       options.threads = std::stoi(value);
     } else if (name == "--layers") {
       options.layers = std::stoi(value);
@@ -46,6 +51,11 @@ higgs_rt::bench::Options parse(int argc, char** argv) {
 int main(int argc, char** argv) {
   try {
     const higgs_rt::bench::Options options = parse(argc, argv);
+    if (options.device != "cpu") {
+      const higgs_rt::bench::Report report(options);
+      higgs_rt::bench::bench_cuda_codec(report);
+      return 0;
+    }
     higgs_rt::bench::Machine machine(options.threads);
     higgs_rt::bench::Report report(options);
     higgs_rt::bench::set_openblas_threads(machine.pool.size());

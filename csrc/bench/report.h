@@ -16,6 +16,7 @@
 namespace higgs_rt::bench {
 
 struct Options {
+  std::string device = "cpu";
   int threads = 0;        // 0: all
   int layers = 4;         // of the emulated decode step; 0.2 GB each
   double seconds = 0.25;  // per measurement

@@ -5,7 +5,9 @@
 #include <vector>
 
 #include "core/check.h"
+#include "model/codec_spec.h"
 #include "model/codec_weights.h"
+#include "model/cuda/half_codec.h"
 #include "model/receptive_field.h"
 
 namespace higgs_rt {
@@ -18,26 +20,22 @@ constexpr std::int32_t kBlockFrames = 128;
 class NativeCodecDecoder final : public CodecDecoder {
  public:
   NativeCodecDecoder(const CodecConfig& config, CodecWeights weights, Ops& ops)
-      : config_(config), weights_(std::move(weights)), ops_(ops) {
-    spec_.num_codebooks = config.num_codebooks;
-    spec_.codebook_size = config.codebook_size;
-    spec_.sample_rate = config.sample_rate;
-    spec_.samples_per_frame = 1;
+      : config_(config), weights_(std::move(weights)), ops_(ops), spec_(codec_spec(config)) {
     widest_ = std::max(config.latent, config.decoder_hidden);
     std::int64_t channels = config.decoder_hidden;
+    std::int64_t rate = 1;
     for (const std::int32_t ratio : config.ratios) {
-      spec_.samples_per_frame *= ratio;
+      rate *= ratio;
       channels /= 2;
-      widest_ = std::max(widest_, channels * spec_.samples_per_frame);
+      widest_ = std::max(widest_, channels * rate);
     }
-    spec_.context_frames = context_frames(config.ratios);
   }
 
   const CodecSpec& spec() const override { return spec_; }
 
   void decode_range(std::span<const std::int32_t> codes, std::int32_t num_frames,
                     std::int32_t begin, std::int32_t end, std::span<float> pcm) override {
-    check_input(codes, num_frames, begin, end, pcm);
+    check_codec_job(spec_, {codes, num_frames, begin, end, pcm});
     const auto hop = static_cast<std::size_t>(spec_.samples_per_frame);
     for (std::int32_t first = begin; first < end; first += kBlockFrames) {
       const std::int32_t last = std::min(first + kBlockFrames, end);
@@ -49,26 +47,6 @@ class NativeCodecDecoder final : public CodecDecoder {
   }
 
  private:
-  void check_input(std::span<const std::int32_t> codes, std::int32_t num_frames, std::int32_t begin,
-                   std::int32_t end, std::span<float> pcm) const {
-    check(num_frames >= 0, "codec", "expected 0 or more frames, got ", num_frames);
-    const auto frames = static_cast<std::size_t>(num_frames);
-    const auto books = static_cast<std::size_t>(spec_.num_codebooks);
-    check(codes.size() == books * frames, "codec", "expected ", books, " x ", frames,
-          " codes, got ", codes.size());
-    check(begin >= 0 && begin <= end && end <= num_frames, "codec",
-          "expected a range of frames in [0, ", num_frames, "], got [", begin, ", ", end, ")");
-    const std::size_t samples =
-        static_cast<std::size_t>(end - begin) * static_cast<std::size_t>(spec_.samples_per_frame);
-    check(pcm.size() == samples, "codec", "expected room for ", samples, " samples, got ",
-          pcm.size());
-    for (std::size_t i = 0; i < codes.size(); ++i) {
-      check(codes[i] >= 0 && codes[i] < spec_.codebook_size, "codec", "expected codes in [0, ",
-            spec_.codebook_size, "), got ", codes[i], " in codebook ", i / frames, ", frame ",
-            i % frames);
-    }
-  }
-
   // Part of the utterance between two layers: channels x times, in x_, and its first time.
   struct Part {
     TensorView x;
@@ -199,10 +177,25 @@ void refuse_pickle(const std::string& directory) {
 
 }  // namespace
 
+void CodecDecoder::start(std::span<const Job> jobs) {
+  for (const Job& job : jobs) {
+    decode_range(job.codes, job.num_frames, job.begin, job.end, job.pcm);
+  }
+}
+
 std::unique_ptr<CodecDecoder> load_codec_decoder(const std::string& directory, Ops& ops) {
+  const bool cuda = ops.device().kind() == DeviceKind::kCuda;
+  return load_codec_decoder(directory, ops, cuda ? CodecPrecision::kHalf : CodecPrecision::kFloat);
+}
+
+std::unique_ptr<CodecDecoder> load_codec_decoder(const std::string& directory, Ops& ops,
+                                                 CodecPrecision precision) {
   refuse_pickle(directory);
   const Checkpoint checkpoint(directory);
   const CodecConfig config = read_codec_config(checkpoint);
+  if (precision == CodecPrecision::kHalf) {
+    return make_half_codec_decoder(config, checkpoint, ops.device());
+  }
   CodecWeights weights = load_codec_weights(config, checkpoint, ops.device());
   return std::make_unique<NativeCodecDecoder>(config, std::move(weights), ops);
 }
