@@ -6,10 +6,13 @@ options; `network_hash` says that it is the one that was built.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from build_engine.backend import load_package
 from build_engine.build import Codec, Decoder, Workshop
@@ -29,6 +32,9 @@ ROUNDED_BOUNDS = {"bf16": (0.5, 0.03), "fp16": (0.0625, 0.004), "fp32": (5e-5, 5
 ROUNDED_AGREEMENT = {"bf16": 0.9, "fp16": 0.97, "fp32": 1.0}
 CODEC_BOUND = 1e-4
 CODEC_FRAMES = (1, 9, 60)
+# Below this many parameters threads wait for each other longer than they work, on a busy machine by
+# a factor of ten.
+ONE_THREAD_PARAMETERS = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,18 @@ class Check:
     measured: str
     bound: str
     passed: bool
+
+
+@contextmanager
+def _threads(parameters: int) -> Iterator[int]:
+    """How many threads torch and the native engine use inside."""
+    before = torch.get_num_threads()
+    chosen = 1 if parameters < ONE_THREAD_PARAMETERS else before
+    torch.set_num_threads(chosen)
+    try:
+        yield chosen
+    finally:
+        torch.set_num_threads(before)
 
 
 def _exact_check(what: str, difference: Difference) -> Check:
@@ -74,14 +92,16 @@ def check_decoder(decoder: Decoder, options: DecoderOptions) -> list[Check]:
     """Both passes over prefill and decode."""
     checks = []
     for rounding in (False, True):
-        differences = verify_decoder(
-            decoder.graph,
-            decoder.definition,
-            decoder.config,
-            options,
-            decoder.checkpoint.directory,
-            rounding=rounding,
-        )
+        with _threads(decoder.checkpoint.num_parameters) as threads:
+            differences = verify_decoder(
+                decoder.graph,
+                decoder.definition,
+                decoder.config,
+                options,
+                decoder.checkpoint.directory,
+                rounding=rounding,
+                threads=threads,
+            )
         for difference in differences:
             if rounding:
                 checks.append(_rounded_check(difference.what, difference, options.precision))
@@ -92,14 +112,16 @@ def check_decoder(decoder: Decoder, options: DecoderOptions) -> list[Check]:
 
 def check_codec(codec: Codec, model_dir: Path) -> list[Check]:
     """Random codes through the network and through the native decoder, both cut to [-1, 1]."""
-    import torch
-
     from build_engine.interpreter import Interpreter
     from higgs_rt import _higgs_rt as native
 
     runtime = native.Runtime.load(
         native.RuntimeConfig(
-            str(model_dir), codec_dir=str(codec.directory), max_batch=1, max_sequence=64
+            str(model_dir),
+            codec_dir=str(codec.directory),
+            max_batch=1,
+            max_sequence=64,
+            num_threads=1,
         )
     )
     interpreter = Interpreter(
@@ -110,7 +132,7 @@ def check_codec(codec: Codec, model_dir: Path) -> list[Check]:
     worst, greatest = 0.0, 0.0
     for frames in CODEC_FRAMES:
         codes = rng.integers(0, codec.config.codebook_size, (2, shape[0], frames), dtype=np.int32)
-        with torch.inference_mode():
+        with torch.inference_mode(), _threads(0):
             pcm = interpreter.run({"codes": torch.from_numpy(codes)})["pcm"].numpy()
         for row in range(2):
             expected = runtime.decode_frames(codes[row])

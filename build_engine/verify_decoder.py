@@ -66,7 +66,11 @@ class Sequence:
 
 
 def make_sequences(
-    model_dir: Path, config: ModelConfig, options: DecoderOptions, rng: np.random.Generator
+    model_dir: Path,
+    config: ModelConfig,
+    options: DecoderOptions,
+    rng: np.random.Generator,
+    threads: int,
 ) -> list[Sequence]:
     """Ragged prompts of all kinds with random columns, and the native engine's logits."""
     from higgs_rt import _higgs_rt as native
@@ -75,6 +79,7 @@ def make_sequences(
     probe = native.Probe(
         native.RuntimeConfig(
             str(model_dir),
+            num_threads=threads,
             max_batch=1,
             max_sequence=options.max_seq_len,
             max_step_tokens=64,
@@ -356,10 +361,11 @@ def verify_decoder(
     model_dir: Path,
     *,
     rounding: bool,
+    threads: int = 1,
 ) -> tuple[Difference, Difference]:
     """Prefill and decode differences of one pass (see `Interpreter` for `rounding`)."""
     rng = np.random.default_rng(SEED)
-    sequences = make_sequences(model_dir, config, options, rng)
+    sequences = make_sequences(model_dir, config, options, rng, threads)
     engine = NetworkEngine(graph, definition, config, options, sequences, rounding=rounding)
     with torch.inference_mode():
         run_all(engine, options, rng)
