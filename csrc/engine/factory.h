@@ -19,8 +19,8 @@ struct EngineConfig {
   std::int32_t max_positions = 4096;  // of one sequence
   std::int32_t block_tokens = 16;
   std::int32_t num_blocks = 0;  // 0: see RuntimeConfig::num_blocks
-  // Native engine: run decode steps as graphs when a tail is attached. Nothing: on CUDA.
-  std::optional<bool> decode_graphs = std::nullopt;
+  // Native engine: EngineSpec::asynchronous, and decode steps as graphs. Nothing: on CUDA.
+  std::optional<bool> asynchronous = std::nullopt;
 };
 
 struct LoadedEngine {

@@ -53,7 +53,7 @@ EngineSpec make_spec(const EngineConfig& config, const ModelConfig& model, Devic
   spec.max_sequences = config.max_sequences;
   spec.max_positions = config.max_positions;
   spec.kv = make_layout(config);
-  spec.asynchronous = device.kind() != DeviceKind::kCpu;
+  spec.asynchronous = config.asynchronous.value_or(device.kind() != DeviceKind::kCpu);
   return spec;
 }
 
@@ -81,11 +81,11 @@ NativeEngine::NativeEngine(const EngineConfig& config, const ModelConfig& model,
                            ModelWeights weights, std::unique_ptr<Ops> ops)
     : spec_(make_spec(config, model, ops->device())),
       max_blocks_(spec_.kv.blocks_for(spec_.max_positions)),
-      use_graphs_(config.decode_graphs.value_or(spec_.asynchronous)),
       ops_(std::move(ops)) {
   const DType activations =
       device().kind() == DeviceKind::kCpu ? DType::kF32 : weights.linear_dtype;
-  const std::int32_t graph_rows = use_graphs_ ? DecodeGraphs::largest(spec_.max_sequences) : 0;
+  const std::int32_t graph_rows =
+      spec_.asynchronous ? DecodeGraphs::largest(spec_.max_sequences) : 0;
   decoder_ = std::make_unique<Decoder>(
       model, std::move(weights),
       Decoder::Limits{std::max(spec_.max_rows, graph_rows), spec_.max_positions, activations},
@@ -97,7 +97,7 @@ NativeEngine::NativeEngine(const EngineConfig& config, const ModelConfig& model,
 
 void NativeEngine::make_cache(const ModelConfig& model, DType dtype) {
   cache_.layout = spec_.kv;
-  cache_.layout.num_blocks += use_graphs_ ? 1 : 0;
+  cache_.layout.num_blocks += spec_.asynchronous ? 1 : 0;
   for (std::int32_t i = 0; i < 2 * model.num_layers; ++i) {
     kv_memory_.emplace_back(device(), dtype,
                             Shape{cache_.layout.num_slots(), model.num_kv_heads, model.head_dim});
@@ -115,7 +115,7 @@ void NativeEngine::attach(StepTail tail) {
   device().synchronize();
   graphs_.reset();
   tail_ = std::move(tail);
-  if (!use_graphs_ || !tail_.enqueue) return;
+  if (!spec_.asynchronous || !tail_.enqueue) return;
   graphs_ = std::make_unique<DecodeGraphs>(
       spec_, max_blocks_, spec_.kv.num_blocks, tail_, *staging_, device(),
       [this](const DecoderBatch& batch, const TensorView& rows) { return run(batch, rows); });

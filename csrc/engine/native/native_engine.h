@@ -31,7 +31,6 @@ class NativeEngine final : public Engine {
 
   EngineSpec spec_;
   const std::int32_t max_blocks_;  // of a sequence
-  const bool use_graphs_;
   std::unique_ptr<Ops> ops_;
   std::unique_ptr<Decoder> decoder_;
   std::vector<Tensor> kv_memory_;
