@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <thread>
 #include <utility>
@@ -41,10 +42,12 @@ void check_codec(const CodecSpec& codec, const ModelInfo& model) {
 std::unique_ptr<Codec> load_codec(const RuntimeConfig& config, Backend& backend) {
   const std::string directory = codec_directory(config);
   if (directory.empty()) return nullptr;
-  // A device object of its own: on CUDA a stream beside the language model's.
-  std::unique_ptr<Device> device = make_device(config.device);
+  // A device object of its own: on CUDA a stream beside the language model's, which goes first.
+  std::unique_ptr<Device> device = make_device(config.device, Priority::kLow);
   std::unique_ptr<Ops> ops = make_ops(*device, *backend.pool);
+  const Device& codec_device = *device;
   auto codec = std::make_unique<Codec>(directory, std::move(device), std::move(ops));
+  backend.info.codec_bytes = static_cast<std::int64_t>(codec_device.allocated_bytes());
   check_codec(codec->spec(), backend.info);
   backend.info.has_codec = true;
   backend.info.sample_rate = codec->spec().sample_rate;
@@ -86,12 +89,30 @@ class Process {
 // reverse order: the executor's thread first, then the stage that its streams notify.
 struct Session {
   explicit Session(const RuntimeConfig& the_config)
-      : config(the_config),
+      : config(with_defaults(the_config)),
         backend(load_backend(config, config.max_batch)),
         codec(load_codec(config, backend)),
         sampler(make_sampler(sampler_spec(config, backend.engine->spec()), *backend.device)),
         stage(codec.get()),
-        executor(*backend.engine, *sampler, executor_config(config)) {}
+        free_bytes(backend.device->memory().free_bytes),
+        executor(*backend.engine, *sampler, executor_config(config), [this] { wake_stage(); }) {
+    note_memory();
+  }
+
+  // By the step thread: the stage is woken once a step, not once for every column.
+  void wake_stage() {
+    if (std::exchange(has_news, false)) stage.notify();
+  }
+
+  // The executor has made its graphs.
+  void note_memory() {
+    ModelInfo& info = backend.info;
+    if (info.device_bytes == 0) return;
+    const std::size_t now = backend.device->memory().free_bytes;
+    info.graph_bytes = static_cast<std::int64_t>(free_bytes - std::min(free_bytes, now));
+    info.workspace_bytes = static_cast<std::int64_t>(backend.device->allocated_bytes()) -
+                           info.weight_bytes - info.kv_bytes;
+  }
 
   // The executor first: a stream ends when its source has.
   void shutdown() {
@@ -106,6 +127,8 @@ struct Session {
   std::unique_ptr<Codec> codec;  // null: none
   std::unique_ptr<Sampler> sampler;
   WaveformStage stage;
+  bool has_news = false;         // streams have news for the stage; of the step thread
+  const std::size_t free_bytes;  // of the device, before the executor
   Executor executor;
 };
 
@@ -222,7 +245,8 @@ Stream Runtime::submit(const Request& request) {
                          .num_codebooks = info().num_codebooks,
                          .codebook_size = info().codebook_vocab - 2,
                          .wake_executor = [&session] { session.executor.wake(); },
-                         .wake_stage = [&session] { session.stage.notify(); }},
+                         .wake_stage = [&session] { session.stage.notify(); },
+                         .note_news = [&session] { session.has_news = true; }},
       session.codec.get());
   const std::uint64_t id = session.executor.submit(request, stream->source());
   session.stage.add(stream);

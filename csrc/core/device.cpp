@@ -52,6 +52,13 @@ class CpuDevice final : public Device {
   void synchronize() override {}
 };
 
+class NoTimer final : public DeviceTimer {
+ public:
+  void start() override {}
+  void stop() override {}
+  double collect() override { return 0; }
+};
+
 }  // namespace
 
 std::shared_ptr<void> Device::allocate_pinned(std::size_t bytes) {
@@ -68,6 +75,8 @@ std::unique_ptr<DeviceGraph> Device::capture(std::function<void()> enqueue) {
   return std::make_unique<RepeatedCalls>(std::move(enqueue));
 }
 
+std::unique_ptr<DeviceTimer> Device::make_timer() { return std::make_unique<NoTimer>(); }
+
 DeviceMemory Device::memory() {
   const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
   return {page * static_cast<std::size_t>(::sysconf(_SC_AVPHYS_PAGES)),
@@ -76,13 +85,13 @@ DeviceMemory Device::memory() {
 
 std::unique_ptr<Device> make_cpu_device() { return std::make_unique<CpuDevice>(); }
 
-std::unique_ptr<Device> make_device(const std::string& name) {
+std::unique_ptr<Device> make_device(const std::string& name, Priority priority) {
   if (name == "cpu") return make_cpu_device();
-  if (name == "cuda") return make_cuda_device(0);
+  if (name == "cuda") return make_cuda_device(0, priority);
   const std::string prefix = "cuda:";
   if (name.starts_with(prefix) && name.size() > prefix.size() && name.size() < prefix.size() + 4 &&
       name.find_first_not_of("0123456789", prefix.size()) == std::string::npos) {
-    return make_cuda_device(std::stoi(name.substr(prefix.size())));
+    return make_cuda_device(std::stoi(name.substr(prefix.size())), priority);
   }
   fail(ErrorCode::kInvalidArgument, "device", "expected cpu, cuda or cuda:N, got \"", name, "\"");
 }

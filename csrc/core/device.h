@@ -27,6 +27,17 @@ class DeviceGraph {
   virtual void launch() = 0;  // enqueues
 };
 
+// Times a device's work, from where start() stands in its order to where stop() does.
+class DeviceTimer {
+ public:
+  virtual ~DeviceTimer() = default;
+  virtual void start() = 0;
+  virtual void stop() = 0;
+  // Seconds of the pairs that have ended since the last call; never waits. Pairs that the caller
+  // leaves too long are lost.
+  virtual double collect() = 0;
+};
+
 struct DeviceMemory {
   std::size_t free_bytes = 0;
   std::size_t total_bytes = 0;
@@ -56,14 +67,21 @@ class Device {
   // those of the recording at every launch, and the memory must stay. `enqueue` must neither
   // allocate nor wait. Without an override every launch() calls `enqueue`.
   virtual std::unique_ptr<DeviceGraph> capture(std::function<void()> enqueue);
+  virtual std::unique_ptr<DeviceTimer> make_timer();  // without an override: measures nothing
   // Of the whole machine or GPU, other processes included.
   virtual DeviceMemory memory();
+  // Live allocations of this object; 0 on the CPU, where nobody counts them.
+  virtual std::size_t allocated_bytes() const { return 0; }
 };
+
+// Among the devices of one GPU: whose work goes first where both have some. The CPU has no such
+// order.
+enum class Priority { kHigh, kLow };
 
 std::unique_ptr<Device> make_cpu_device();
 // Throws kUnsupported when this build has no CUDA, kNotFound when there is no such GPU.
-std::unique_ptr<Device> make_cuda_device(int ordinal);
+std::unique_ptr<Device> make_cuda_device(int ordinal, Priority priority = Priority::kHigh);
 // "cpu", "cuda" or "cuda:N".
-std::unique_ptr<Device> make_device(const std::string& name);
+std::unique_ptr<Device> make_device(const std::string& name, Priority priority = Priority::kHigh);
 
 }  // namespace higgs_rt

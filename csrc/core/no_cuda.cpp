@@ -5,7 +5,7 @@
 
 namespace higgs_rt {
 
-std::unique_ptr<Device> make_cuda_device(int ordinal) {
+std::unique_ptr<Device> make_cuda_device(int ordinal, Priority) {
   fail(ErrorCode::kUnsupported, "device", "cuda:", ordinal,
        " was asked for, but this build has no CUDA (configure with -DHIGGS_RT_CUDA=ON)");
 }

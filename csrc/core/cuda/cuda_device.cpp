@@ -1,5 +1,9 @@
 #include "core/cuda/cuda_device.h"
 
+#include <array>
+#include <cstdint>
+#include <utility>
+
 #include "core/cuda/cuda_check.h"
 
 namespace higgs_rt {
@@ -26,6 +30,57 @@ class CudaEvent final : public DeviceEvent {
  private:
   cudaStream_t stream_;
   cudaEvent_t event_ = nullptr;
+};
+
+class CudaTimer final : public DeviceTimer {
+ public:
+  explicit CudaTimer(cudaStream_t stream) : stream_(stream) {
+    for (Pair& pair : pairs_) {
+      for (cudaEvent_t* event : {&pair.start, &pair.stop}) {
+        check_cuda(cudaEventCreate(event), "device", "cudaEventCreate");
+      }
+    }
+  }
+  ~CudaTimer() override {
+    for (const Pair& pair : pairs_) {
+      cudaEventDestroy(pair.start);
+      cudaEventDestroy(pair.stop);
+    }
+  }
+  CudaTimer(const CudaTimer&) = delete;
+  CudaTimer& operator=(const CudaTimer&) = delete;
+
+  void start() override {
+    check_cuda(cudaEventRecord(pairs_[stopped_ % kPairs].start, stream_), "device",
+               "cudaEventRecord");
+  }
+  void stop() override {
+    check_cuda(cudaEventRecord(pairs_[stopped_ % kPairs].stop, stream_), "device",
+               "cudaEventRecord");
+    ++stopped_;
+    if (stopped_ - collected_ >= kPairs) collected_ = stopped_ - kPairs + 1;
+  }
+  double collect() override {
+    double seconds = 0;
+    for (; collected_ != stopped_; ++collected_) {
+      const Pair& pair = pairs_[collected_ % kPairs];
+      float milliseconds = 0;
+      const cudaError_t result = cudaEventElapsedTime(&milliseconds, pair.start, pair.stop);
+      if (result == cudaErrorNotReady) break;
+      check_cuda(result, "device", "cudaEventElapsedTime");
+      seconds += static_cast<double>(milliseconds) / 1000;
+    }
+    return seconds;
+  }
+
+ private:
+  static constexpr std::uint64_t kPairs = 8;
+  struct Pair {
+    cudaEvent_t start = nullptr, stop = nullptr;
+  };
+  cudaStream_t stream_;
+  std::array<Pair, kPairs> pairs_;
+  std::uint64_t stopped_ = 0, collected_ = 0;
 };
 
 class CudaGraph final : public DeviceGraph {
@@ -69,7 +124,7 @@ class CudaGraph final : public DeviceGraph {
 
 }  // namespace
 
-CudaDevice::CudaDevice(int ordinal) : ordinal_(ordinal) {
+CudaDevice::CudaDevice(int ordinal, Priority priority) : ordinal_(ordinal) {
   int count = 0;
   const cudaError_t result = cudaGetDeviceCount(&count);
   if (result != cudaSuccess) {
@@ -80,8 +135,12 @@ CudaDevice::CudaDevice(int ordinal) : ordinal_(ordinal) {
     fail(ErrorCode::kNotFound, "device", "expected a GPU in [0, ", count, "), got cuda:", ordinal);
   }
   activate();
-  check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "device",
-             "cudaStreamCreateWithFlags");
+  int lowest = 0, highest = 0;
+  check_cuda(cudaDeviceGetStreamPriorityRange(&lowest, &highest), "device",
+             "cudaDeviceGetStreamPriorityRange");
+  check_cuda(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking,
+                                          priority == Priority::kHigh ? highest : lowest),
+             "device", "cudaStreamCreateWithPriority");
 }
 
 CudaDevice::~CudaDevice() { cudaStreamDestroy(stream_); }  // nobody could act on an error here
@@ -101,7 +160,11 @@ std::shared_ptr<void> CudaDevice::allocate(std::size_t bytes) {
     fail(ErrorCode::kResourceExhausted, "device", "could not allocate ", bytes, " bytes on ",
          name(), ": ", cudaGetErrorString(result));
   }
-  return {memory, [](void* pointer) { cudaFree(pointer); }};
+  *allocated_ += bytes;
+  return {memory, [counter = allocated_, bytes](void* pointer) {
+            cudaFree(pointer);
+            *counter -= bytes;
+          }};
 }
 
 void CudaDevice::copy_from_host(void* device, const void* host, std::size_t bytes) {
@@ -149,6 +212,11 @@ std::unique_ptr<DeviceGraph> CudaDevice::capture(std::function<void()> enqueue) 
   return std::make_unique<CudaGraph>(stream_, enqueue);
 }
 
+std::unique_ptr<DeviceTimer> CudaDevice::make_timer() {
+  activate();
+  return std::make_unique<CudaTimer>(stream_);
+}
+
 DeviceMemory CudaDevice::memory() {
   activate();
   DeviceMemory memory;
@@ -162,8 +230,8 @@ CudaDevice& as_cuda(Device& device) {
   return static_cast<CudaDevice&>(device);
 }
 
-std::unique_ptr<Device> make_cuda_device(int ordinal) {
-  return std::make_unique<CudaDevice>(ordinal);
+std::unique_ptr<Device> make_cuda_device(int ordinal, Priority priority) {
+  return std::make_unique<CudaDevice>(ordinal, priority);
 }
 
 }  // namespace higgs_rt

@@ -3,6 +3,9 @@
 
 #include <cuda_runtime_api.h>
 
+#include <atomic>
+#include <memory>
+
 #include "core/device.h"
 
 namespace higgs_rt {
@@ -12,7 +15,7 @@ namespace higgs_rt {
 class CudaDevice final : public Device {
  public:
   // Throws kNotFound when there is no such GPU.
-  explicit CudaDevice(int ordinal);
+  explicit CudaDevice(int ordinal, Priority priority = Priority::kHigh);
   ~CudaDevice() override;
   CudaDevice(const CudaDevice&) = delete;
   CudaDevice& operator=(const CudaDevice&) = delete;
@@ -27,7 +30,9 @@ class CudaDevice final : public Device {
   void copy_to_pinned(void* pinned, const void* device, std::size_t bytes) override;
   std::unique_ptr<DeviceEvent> make_event() override;
   std::unique_ptr<DeviceGraph> capture(std::function<void()> enqueue) override;
+  std::unique_ptr<DeviceTimer> make_timer() override;
   DeviceMemory memory() override;
+  std::size_t allocated_bytes() const override { return *allocated_; }
 
   int ordinal() const { return ordinal_; }
   cudaStream_t stream() const { return stream_; }
@@ -37,6 +42,9 @@ class CudaDevice final : public Device {
  private:
   int ordinal_;
   cudaStream_t stream_ = nullptr;
+  // Shared with what frees the memory.
+  std::shared_ptr<std::atomic<std::size_t>> allocated_ =
+      std::make_shared<std::atomic<std::size_t>>(0);
 };
 
 // Throws kInvalidArgument when `device` is not a CUDA device.
