@@ -1,11 +1,13 @@
 """Time, size and memory of building a TensorRT plan of the released dimensions.
 
     python benchmarks/tensorrt_build.py --scratch DIR [--layers 28] [--weights constants,inputs]
-                                        [--targets sm89] [--json FILE]
+                                        [--targets sm89] [--verify] [--json FILE]
 
 Writes a random bf16 checkpoint (11 GB with 28 layers) to DIR, builds its decoder in a process of
 its own for each way of holding weights, and removes both. Memory is sampled from /proc: anonymous
 is what the build itself takes, resident also counts the pages of the checkpoint that are mapped.
+With --verify, `build_engine verify` then compares the networks with the native engine (few layers:
+it computes in fp64).
 """
 
 from __future__ import annotations
@@ -62,6 +64,7 @@ def write_checkpoint(directory: Path, shape: LmShape) -> int:
     numbers = rng.standard_normal(1 << 26, dtype=np.float32) * np.float32(0.02)
     block = to_bfloat16_bits(numbers)
     del numbers
+    gains = to_bfloat16_bits(rng.uniform(0.6, 1.5, 1 << 20).astype(np.float32))
     header: dict[str, Any] = {}
     offset = 0
     shapes = tensor_shapes(shape)
@@ -81,9 +84,10 @@ def write_checkpoint(directory: Path, shape: LmShape) -> int:
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for index, dims in enumerate(shapes.values()):
-            left, begin = int(np.prod(dims)), (index * 7919) % block.size
+            source = block if len(dims) > 1 else gains
+            left, begin = int(np.prod(dims)), (index * 7919) % source.size
             while left:
-                part = block[begin : begin + left]
+                part = source[begin : begin + left]
                 file.write(part.data)
                 left, begin = left - part.size, 0
     return path.stat().st_size
@@ -103,10 +107,13 @@ def memory_of(process: int) -> dict[str, int]:
     }
 
 
-def measure(model: Path, output: Path, weights: str, targets: str) -> dict[str, Any]:
+def measure(
+    model: Path, output: Path, weights: str, targets: str, positions: int
+) -> dict[str, Any]:
     """Build once and watch the process."""
     command = [sys.executable, "-m", "build_engine", "--model", str(model), "--output", str(output)]
     command += ["--component", "decoder", "--weights", weights, "--targets", targets]
+    command += ["--max-seq-len", str(positions)]
     started = time.monotonic()
     peak: dict[str, int] = {}
     with subprocess.Popen([*command, "--no-memory-check"]) as process:
@@ -133,6 +140,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=RELEASED.layers)
     parser.add_argument("--weights", default="inputs,constants")
     parser.add_argument("--targets", default="current")
+    parser.add_argument("--max-seq-len", type=int, default=4096)
+    parser.add_argument("--verify", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     shape = LmShape(**{**vars(RELEASED), "layers": options.layers})
@@ -143,8 +152,12 @@ def main() -> None:
         print(f"checkpoint of {size / 1e9:.2f} GB, {shape.layers} layers", flush=True)
         for weights in options.weights.split(","):
             output = Path(scratch) / "plans"
-            results.append(measure(model, output, weights, options.targets))
+            positions = options.max_seq_len
+            results.append(measure(model, output, weights, options.targets, positions))
             print(json.dumps(results[-1]), flush=True)
+            if options.verify:
+                verify = [sys.executable, "-m", "build_engine", "verify", str(output)]
+                subprocess.run([*verify, "--model", str(model)], check=True)
             shutil.rmtree(output)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")

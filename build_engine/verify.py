@@ -88,26 +88,29 @@ def _rounded_check(what: str, difference: Difference, precision: str) -> Check:
     )
 
 
+def decoder_differences(
+    decoder: Decoder, options: DecoderOptions, *, rounding: bool
+) -> tuple[Difference, Difference]:
+    """Prefill and decode of one pass."""
+    with _threads(decoder.checkpoint.num_parameters) as threads:
+        return verify_decoder(
+            decoder.graph,
+            decoder.definition,
+            decoder.config,
+            options,
+            decoder.checkpoint.directory,
+            rounding=rounding,
+            threads=threads,
+        )
+
+
 def check_decoder(decoder: Decoder, options: DecoderOptions) -> list[Check]:
     """Both passes over prefill and decode."""
-    checks = []
-    for rounding in (False, True):
-        with _threads(decoder.checkpoint.num_parameters) as threads:
-            differences = verify_decoder(
-                decoder.graph,
-                decoder.definition,
-                decoder.config,
-                options,
-                decoder.checkpoint.directory,
-                rounding=rounding,
-                threads=threads,
-            )
-        for difference in differences:
-            if rounding:
-                checks.append(_rounded_check(difference.what, difference, options.precision))
-            else:
-                checks.append(_exact_check(difference.what, difference))
-    return checks
+    exact = decoder_differences(decoder, options, rounding=False)
+    rounded = decoder_differences(decoder, options, rounding=True)
+    return [_exact_check(difference.what, difference) for difference in exact] + [
+        _rounded_check(difference.what, difference, options.precision) for difference in rounded
+    ]
 
 
 def check_codec(codec: Codec, model_dir: Path) -> list[Check]:

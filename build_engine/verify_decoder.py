@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from build_engine.checkpoint import Weight
@@ -22,128 +21,18 @@ from build_engine.definition import Definition
 from build_engine.interpreter import Interpreter
 from build_engine.model_config import ModelConfig
 from build_engine.options import DecoderOptions
+from build_engine.verify_sequences import (
+    FloatArray,
+    IntArray,
+    Position,
+    Sequence,
+    make_sequences,
+)
 from build_engine.walk import Graph
 
-IntArray = npt.NDArray[np.int32]
-FloatArray = npt.NDArray[np.float32]
-Kind = Literal["text", "table", "audio"]
-
-DECODE_STEPS = 32
-MAX_SEQUENCES = 6
 # What unwritten memory holds in the test: finite, and large enough that reading it shows.
 GARBAGE = 37.0
 SEED = 2026
-_LAST_TEXT = 6
-
-
-@dataclass
-class Position:
-    """One prompt position: a text id, a prompt-table row [H], or a column [K]."""
-
-    kind: Kind
-    value: Any
-
-
-@dataclass
-class Sequence:
-    """A prompt and the columns that follow it (all-BOS first), and what is expected of them."""
-
-    prompt: list[Position]
-    columns: IntArray  # [n, K]
-    expected: FloatArray  # [n, K, V]
-    computed: int = 0
-    logits: dict[int, FloatArray] = field(default_factory=dict)  # by column
-
-    def at(self, index: int) -> Position:
-        """Position `index` of prompt and columns together."""
-        if index < len(self.prompt):
-            return self.prompt[index]
-        return Position("audio", self.columns[index - len(self.prompt)])
-
-    def column(self, index: int) -> int:
-        """The column at position `index`, -1 in the prompt."""
-        return max(index - len(self.prompt), -1)
-
-
-def make_sequences(
-    model_dir: Path,
-    config: ModelConfig,
-    options: DecoderOptions,
-    rng: np.random.Generator,
-    threads: int,
-) -> list[Sequence]:
-    """Ragged prompts of all kinds with random columns, and the native engine's logits."""
-    from higgs_rt import _higgs_rt as native
-
-    steps = min(DECODE_STEPS, options.max_seq_len // 2)
-    probe = native.Probe(
-        native.RuntimeConfig(
-            str(model_dir),
-            num_threads=threads,
-            max_batch=1,
-            max_sequence=options.max_seq_len,
-            max_step_tokens=64,
-            num_blocks=-(-options.max_seq_len // 16),
-        )
-    )
-    codes_end = config.codebook_vocab - 2
-    sequences = []
-    for index in range(min(options.max_batch, MAX_SEQUENCES)):
-        room = options.max_seq_len - steps - 1
-        prompt, segments = _random_prompt(index, room, config, options, rng)
-        columns = rng.integers(
-            0, config.codebook_vocab, (steps + 1, config.num_codebooks), dtype=np.int32
-        )
-        columns[0] = codes_end
-        sequences.append(Sequence(prompt, columns, probe.logits(segments, columns)))
-    return sequences
-
-
-def _random_prompt(
-    index: int,
-    room: int,
-    config: ModelConfig,
-    options: DecoderOptions,
-    rng: np.random.Generator,
-) -> tuple[list[Position], list[Any]]:
-    """Sequence 0 has text only, sequence 1 begins with audio, the others mix all kinds."""
-    from higgs_rt import _higgs_rt as native
-
-    order: tuple[Kind, ...] = ("text", "audio", "text", "table", "audio", "table")
-    kinds: tuple[Kind, ...] = order[: int(rng.integers(3, 7))]
-    kinds = () if index == 0 else kinds[1:] if index == 1 else kinds
-    prompt: list[Position] = []
-    segments: list[Any] = []
-    table_rows = 0
-    for kind in kinds:
-        length = int(rng.integers(1, 24))
-        added: list[Position]
-        segment: Any
-        if kind == "audio":
-            codes = rng.integers(
-                0, config.codebook_vocab - 2, (config.num_codebooks, length), dtype=np.int32
-            )
-            delayed = native.apply_delay(codes, config.codebook_vocab - 2)
-            added, segment = [Position("audio", row) for row in delayed], codes
-        elif kind == "table":
-            rows = rng.standard_normal((length, config.hidden_size)).astype(np.float32)
-            # Numbers that a plan of any precision holds exactly.
-            rows = (rows.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
-            added, segment = [Position("table", row) for row in rows], rows
-        else:
-            ids = rng.integers(0, config.text_vocab, length, dtype=np.int32)
-            added, segment = [Position("text", int(token)) for token in ids], ids.tolist()
-        too_long = len(prompt) + len(added) + _LAST_TEXT > room
-        too_many_rows = kind == "table" and table_rows + length > options.max_prompt_table
-        if too_long or too_many_rows:
-            continue
-        table_rows += length if kind == "table" else 0
-        prompt += added
-        segments.append(getattr(native.PromptSegment, kind)(segment))
-    # A prompt ends with text.
-    last = rng.integers(0, config.text_vocab, int(rng.integers(1, _LAST_TEXT + 1)), dtype=np.int32)
-    segments.append(native.PromptSegment.text(last.tolist()))
-    return prompt + [Position("text", int(token)) for token in last], segments
 
 
 @dataclass

@@ -18,8 +18,7 @@ from build_engine.decoder import DecoderNetwork
 from build_engine.definition import Tensor
 from build_engine.dtypes import Precision
 from build_engine.options import DecoderOptions, WeightMode
-from build_engine.verify import Check, check_codec, check_decoder
-from build_engine.verify_decoder import verify_decoder
+from build_engine.verify import Check, check_codec, check_decoder, decoder_differences
 
 from higgs_rt.checkpoint import small_codec_config, write_random_checkpoint, write_random_codec
 
@@ -73,9 +72,7 @@ def test_fp32_is_the_native_engine(
 ) -> None:
     chosen = options("fp32", weights)
     made = workshop.decoder(model_f32, chosen)
-    for difference in verify_decoder(
-        made.graph, made.definition, made.config, chosen, model_f32, rounding=False
-    ):
+    for difference in decoder_differences(made, chosen, rounding=False):
         assert difference.max_error <= 1e-5
         assert difference.agreement == 1.0
     assert failed(check_decoder(made, chosen)) == []
