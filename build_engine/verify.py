@@ -163,7 +163,11 @@ def verify(plans: Path, model_dir: Path, codec_dir: Path) -> tuple[Entry, list[C
     """
     manifest = read_manifest(plans)
     path = plans / FILE
+    if manifest.get("backend") not in ("tensorrt", "tensorrt_rtx"):
+        require(path, manifest, "backend", "tensorrt or tensorrt_rtx")
     package = load_package(manifest["backend"])
+    # Another version describes its layers differently, so that no hash would fit.
+    require(path, manifest, "backend_version", package.version)
     workshop = Workshop(package)
     checks: list[Check] = []
     if "decoder" in manifest:

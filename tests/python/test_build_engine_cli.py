@@ -243,6 +243,8 @@ def test_a_broken_checkpoint_is_named(plans: Path, model: Path, tmp_path: Path) 
     [
         ("format_revision", lambda m: m.update(format_revision=2)),
         ("tensor_revision", lambda m: m.update(tensor_revision=0)),
+        ("backend", lambda m: m.pop("backend")),
+        ("backend_version", lambda m: m.update(backend_version="1.2.0")),
         ("checkpoint_hash", lambda m: m["decoder"].update(checkpoint_hash="fnv1a64:0")),
         ("network_hash", lambda m: m["decoder"].update(network_hash="fnv1a64:0")),
         ("attention", lambda m: m["decoder"].update(attention="mask")),
