@@ -105,7 +105,8 @@ void Decoder::attention(const LayerWeights& layer, const DecoderBatch& batch, co
                         .v = as_shape(v_, kv_shape)},
                        q, keys, values);
   const TensorView out = attended_.view().first(rows);
-  ops_.attention(q, keys, values, {batch.sequence, batch.position, batch.block_table, layout},
+  ops_.attention(q, keys, values,
+                 {batch.sequence, batch.position, batch.block_table, layout, batch.single_rows},
                  as_shape(out, q_shape));
   ops_.linear(out, layer.o, x, /*accumulate=*/true);
 }

@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "ops/cuda/checks.h"
 #include "ops/cuda/kernels/attention.h"
@@ -8,6 +10,62 @@ namespace higgs_rt {
 namespace {
 
 constexpr const char* kOp = "attention";
+
+bool is_capturing(cudaStream_t stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check_cuda(cudaStreamIsCapturing(stream, &status), kOp, "cudaStreamIsCapturing");
+  return status != cudaStreamCaptureStatusNone;
+}
+
+}  // namespace
+
+// Memory of the kernels for bf16. It grows with the head size and the rows of a step, seldom more
+// than once; what graphs refer to stays.
+class AttentionScratch {
+ public:
+  explicit AttentionScratch(CudaDevice& device) : device_(device) {
+    check_cuda(prepare_attention_decode(), kOp, "cudaFuncSetAttribute");
+    check_cuda(prepare_attention_prefill(), kOp, "cudaFuncSetAttribute");
+  }
+
+  const AttentionMemory& reserve(const AttentionShape& shape) {
+    const std::int64_t elements = shape.query_heads / shape.kv_heads * shape.dim;
+    if (elements > elements_) {
+      const std::size_t splits = kMaxSplitItems * kMaxSplits;
+      const auto floats = splits * static_cast<std::size_t>(elements);
+      memory_.partial = static_cast<float*>(allocate(floats * sizeof(float)));
+      memory_.scale = static_cast<float*>(allocate(splits * 2 * kMaxGroup * sizeof(float)));
+      memory_.counters =
+          static_cast<std::uint32_t*>(allocate(kMaxSplitItems * sizeof(std::uint32_t)));
+      check_cuda(cudaMemsetAsync(memory_.counters, 0, kMaxSplitItems * sizeof(std::uint32_t),
+                                 device_.stream()),
+                 kOp, "cudaMemsetAsync");
+      elements_ = elements;
+    }
+    if (shape.rows > rows_) {
+      rows_ = std::max<std::int64_t>(shape.rows, kFirstRows);
+      memory_.plan = static_cast<std::int32_t*>(allocate(plan_bytes(rows_)));
+    }
+    return memory_;
+  }
+
+ private:
+  static constexpr std::int64_t kFirstRows = 8192;
+
+  void* allocate(std::size_t bytes) {
+    check_internal(!is_capturing(device_.stream()), kOp,
+                   "expected the shape of a graph to have run before it is recorded");
+    buffers_.push_back(device_.allocate(bytes));
+    return buffers_.back().get();
+  }
+
+  CudaDevice& device_;
+  std::vector<std::shared_ptr<void>> buffers_;
+  AttentionMemory memory_{};
+  std::int64_t elements_ = 0, rows_ = 0;
+};
+
+namespace {
 
 AttentionShape checked_shape(const TensorView& q, const TensorView& k_cache,
                              const TensorView& v_cache, const Ops::AttentionBatch& batch,
@@ -53,7 +111,26 @@ void CudaOps::attention(const TensorView& q, const TensorView& k_cache, const Te
                               batch.block_table.as<std::int32_t>(),
                               out.data,
                               q.dtype};
-  check_cuda(launch_attention_plain(shape, data, device_.stream()), kOp, "the launch");
+  if (!has_tensor_core_attention(shape, q.dtype)) {
+    check_cuda(launch_attention_plain(shape, data, device_.stream()), kOp, "the launch");
+    return;
+  }
+  if (!attention_) attention_ = std::make_shared<AttentionScratch>(device_);
+  const AttentionMemory& memory = attention_->reserve(shape);
+  const cudaStream_t stream = device_.stream();
+  // At most two rows of a sequence stand alone or begin a run: one of text, one of audio.
+  const std::int64_t runs = 2 * batch.block_table.dim(0);
+  std::int64_t decode_rows = shape.rows;
+  if (!batch.single_rows) {
+    decode_rows = std::min(shape.rows, runs);
+    check_cuda(launch_attention_plan(shape, data, memory, stream), kOp, "the launch of the plan");
+    check_cuda(launch_attention_prefill(
+                   shape, data, memory,
+                   std::min((shape.rows + 1) / 2, shape.rows / kTileRows + runs), stream),
+               kOp, "the launch for prompts");
+  }
+  check_cuda(launch_attention_decode(shape, data, memory, decode_rows, batch.single_rows, stream),
+             kOp, "the launch for decode rows");
 }
 
 }  // namespace higgs_rt

@@ -10,6 +10,7 @@
 
 namespace higgs_rt {
 
+class AttentionScratch;
 class LinearPaths;
 
 class CudaOps final : public Ops {
@@ -51,6 +52,7 @@ class CudaOps final : public Ops {
 
  private:
   CudaDevice& device_;
+  std::shared_ptr<AttentionScratch> attention_;  // made by the first bf16 attention (attention.cpp)
   std::unique_ptr<LinearPaths> linear_;  // how matrix products run, and their working memory
 };
 

@@ -1,8 +1,14 @@
 // Launchers of attention over the paged cache (ops.h says what it computes).
+//
+// bf16 with a head size of 64 or 128 and up to 8 query heads for each key/value head goes to two
+// kernels on the tensor cores: rows that stand alone in their sequence (decode) to one that splits
+// the context, runs of rows of one sequence (prompts) to one that shares the context among them.
+// The rest goes to a plain kernel. Rows at position -1 are padding: their output is zero.
 #pragma once
 
 #include <cuda_runtime_api.h>
 
+#include <cstddef>
 #include <cstdint>
 
 #include "core/dtype.h"
@@ -32,5 +38,58 @@ inline constexpr std::int64_t kMaxAttentionDim = 256;
 // has the same bits in every batch.
 cudaError_t launch_attention_plain(const AttentionShape& shape, const AttentionData& data,
                                    cudaStream_t stream);
+
+// A context is split into at most kMaxSplits pieces of a size that depends on its length alone, so
+// that a row has the same bits in every batch.
+inline constexpr std::int64_t kMaxSplits = 16;
+inline constexpr std::int64_t kSplit = 128;  // positions, while a context has no more than
+                                             // kMaxSplits of them; then twice that, and so on
+
+inline constexpr std::int64_t kMaxGroup = 8;  // query heads for each key/value head
+
+// A context goes to several blocks only while a step has fewer rows times key/value heads.
+inline constexpr std::int64_t kMaxSplitItems = 2048;
+
+// Memory of the kernels for bf16, on the device. Counters are zero before and after every launch.
+struct AttentionMemory {
+  float* partial;           // [kMaxSplitItems, kMaxSplits, group, dim]
+  float* scale;             // [kMaxSplitItems, kMaxSplits, group, 2]: largest score, total
+  std::uint32_t* counters;  // [kMaxSplitItems]
+  std::int32_t* plan;       // of a step with prompts, see AttentionPlan
+};
+
+// Which rows of a step stand alone, and tiles of rows of one sequence.
+struct AttentionPlan {
+  std::int32_t* counts;  // [2]: rows that stand alone, tiles
+  std::int32_t* rows;    // [rows]
+  std::int32_t* tiles;   // [rows]: first rows; a tile ends with its sequence or after kTileRows
+};
+inline AttentionPlan plan_in(std::int32_t* memory, std::int64_t rows) {
+  return {memory, memory + 2, memory + 2 + rows};
+}
+inline std::size_t plan_bytes(std::int64_t rows) {
+  return static_cast<std::size_t>(2 + 2 * rows) * sizeof(std::int32_t);
+}
+inline constexpr int kTileRows = 64;
+
+inline bool has_tensor_core_attention(const AttentionShape& shape, DType dtype) {
+  return dtype == DType::kBF16 && (shape.dim == 64 || shape.dim == 128) &&
+         shape.query_heads <= kMaxGroup * shape.kv_heads;
+}
+
+// Once per device, before the first launch of the kernels below.
+cudaError_t prepare_attention_decode();
+cudaError_t prepare_attention_prefill();
+
+// `decode_rows` and `tiles` bound what the plan may hold. With `single_rows` every row stands alone
+// and there is no plan; otherwise launch_attention_plan() goes first.
+cudaError_t launch_attention_plan(const AttentionShape& shape, const AttentionData& data,
+                                  const AttentionMemory& memory, cudaStream_t stream);
+cudaError_t launch_attention_decode(const AttentionShape& shape, const AttentionData& data,
+                                    const AttentionMemory& memory, std::int64_t decode_rows,
+                                    bool single_rows, cudaStream_t stream);
+cudaError_t launch_attention_prefill(const AttentionShape& shape, const AttentionData& data,
+                                     const AttentionMemory& memory, std::int64_t tiles,
+                                     cudaStream_t stream);
 
 }  // namespace higgs_rt

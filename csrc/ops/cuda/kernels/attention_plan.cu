@@ -1,0 +1,77 @@
+// Sorts the rows of a step into those that stand alone in their sequence and runs of one sequence.
+#include "core/cuda/launch.cuh"
+#include "ops/cuda/kernels/attention.h"
+
+namespace higgs_rt {
+
+namespace {
+
+constexpr int kThreads = 1024, kWarps = kThreads / 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+// The largest value of this thread and those before it in the block, and before `floor`.
+__device__ int running_max(int value, int floor) {
+  __shared__ int of_warp[kWarps];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  for (int offset = 1; offset < 32; offset *= 2) {
+    const int before = __shfl_up_sync(kAllLanes, value, offset);
+    if (lane >= offset) value = max(value, before);
+  }
+  __syncthreads();
+  if (lane == 31) of_warp[warp] = value;
+  __syncthreads();
+  for (int w = 0; w < warp; ++w) value = max(value, of_warp[w]);
+  return max(value, floor);
+}
+
+// A warp writes zeros to the rows of its lanes that are padding.
+__device__ void clear_padding(bool padding, const AttentionShape& shape, const AttentionData& data,
+                              int row) {
+  const std::int64_t bytes = shape.query_heads * shape.dim * 2;  // bf16; a multiple of 16
+  for (unsigned left = __ballot_sync(kAllLanes, padding); left != 0; left &= left - 1) {
+    const std::int64_t at = __shfl_sync(kAllLanes, row, __ffs(left) - 1);
+    auto* out = reinterpret_cast<uint4*>(static_cast<char*>(data.out) + at * bytes);
+    for (std::int64_t i = threadIdx.x % 32; i < bytes / 16; i += 32) out[i] = uint4{};
+  }
+}
+
+// One block. The order within the lists differs from run to run; no result depends on it.
+__global__ void __launch_bounds__(kThreads)
+    attention_plan_kernel(AttentionShape shape, AttentionData data, AttentionPlan plan) {
+  __shared__ int alone_rows, tiles, last_start;
+  grid_wait();
+  grid_launch_next();
+  if (threadIdx.x == 0) alone_rows = tiles = last_start = 0;
+  __syncthreads();
+  const int rows = static_cast<int>(shape.rows);
+  // Padding belongs to no sequence.
+  const auto sequence = [&](int row) {
+    return row < 0 || row >= rows || data.position[row] < 0 ? -1 : data.sequence[row];
+  };
+  for (int base = 0; base < rows; base += kThreads) {
+    const int row = base + static_cast<int>(threadIdx.x), own = sequence(row);
+    const bool first = own >= 0 && sequence(row - 1) != own;
+    const bool alone = first && sequence(row + 1) != own;
+    const int start = running_max(first ? row : 0, last_start);
+    if (alone) plan.rows[atomicAdd(&alone_rows, 1)] = row;
+    if (own >= 0 && !alone && (row - start) % kTileRows == 0) {
+      plan.tiles[atomicAdd(&tiles, 1)] = row;
+    }
+    clear_padding(row < rows && own < 0, shape, data, row);
+    __syncthreads();
+    if (threadIdx.x == kThreads - 1) last_start = start;
+    __syncthreads();
+  }
+  if (threadIdx.x == 0) plan.counts[0] = alone_rows;
+  if (threadIdx.x == 1) plan.counts[1] = tiles;
+}
+
+}  // namespace
+
+cudaError_t launch_attention_plan(const AttentionShape& shape, const AttentionData& data,
+                                  const AttentionMemory& memory, cudaStream_t stream) {
+  return launch(attention_plan_kernel, 1, kThreads, 0, stream, shape, data,
+                plan_in(memory.plan, shape.rows));
+}
+
+}  // namespace higgs_rt
