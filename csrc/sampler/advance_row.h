@@ -28,23 +28,31 @@ HIGGS_HOST_DEVICE inline std::int32_t repetitions(const RowState& state, std::in
 }
 
 // The sampled id of a live codebook for the next column, or kNoId where its logits are unusable.
+// sample(filter, random) draws from the codebook's logits as sample_row() does.
+template <class Sample>
+HIGGS_HOST_DEVICE inline std::int32_t sample_codebook(const RowState& state, std::int32_t codebook,
+                                                      std::int32_t codebook_vocab, Sample sample) {
+  const SamplingParams& params = state.params;
+  const auto step = static_cast<std::uint32_t>(state.stream.column + 1);
+  const auto stream = static_cast<std::uint32_t>(codebook);
+  const std::uint32_t random = uniform_24_bits(params.seed, step, stream, Draw::kCandidate);
+  const std::int32_t id = sample(RowFilter{params.temperature, params.top_k, params.top_p}, random);
+  if (id == kNoId) return kNoId;
+  if (repetitions(state, codebook, codebook_vocab, id) < params.ras_max_repeat) return id;
+  // One draw from the plain softmax, not checked again.
+  return sample(RowFilter{}, uniform_24_bits(params.seed, step, stream, Draw::kResample));
+}
+
+// The same for the general form of sample_row().
 template <class Lanes>
 HIGGS_HOST_DEVICE inline std::int32_t sample_codebook(Lanes lanes, const RowState& state,
                                                       std::int32_t codebook, const float* logits,
                                                       std::int32_t codebook_vocab,
                                                       RowScratch scratch) {
-  const SamplingParams& params = state.params;
-  const auto step = static_cast<std::uint32_t>(state.stream.column + 1);
-  const auto stream = static_cast<std::uint32_t>(codebook);
-  const std::uint32_t random = uniform_24_bits(params.seed, step, stream, Draw::kCandidate);
-  const std::int32_t id =
-      sample_row(lanes, logits, codebook_vocab, {params.temperature, params.top_k, params.top_p},
-                 random, scratch);
-  if (id == kNoId) return kNoId;
-  if (repetitions(state, codebook, codebook_vocab, id) < params.ras_max_repeat) return id;
-  // One draw from the plain softmax, not checked again.
-  const std::uint32_t again = uniform_24_bits(params.seed, step, stream, Draw::kResample);
-  return sample_row(lanes, logits, codebook_vocab, RowFilter{}, again, scratch);
+  return sample_codebook(
+      state, codebook, codebook_vocab, [&](const RowFilter& filter, std::uint32_t random) {
+        return sample_row(lanes, logits, codebook_vocab, filter, random, scratch);
+      });
 }
 
 // Adds a whole column to the RAS window.

@@ -31,6 +31,25 @@ HIGGS_HOST_DEVICE inline std::uint32_t weight_of(std::int32_t key, std::int32_t 
   return key == largest ? portable::kOne : weight;  // inf - inf counts as 0
 }
 
+// Largest t in [low, high] with measure(t) >= goal, for a measure that does not grow with t and
+// that reaches the goal at `low`. Thresholds are found by halving the range of the integer keys:
+// no sorting, and about the same number of passes for every row.
+template <class Measure>
+HIGGS_HOST_DEVICE inline std::int32_t largest_reaching(std::int32_t low, std::int32_t high,
+                                                       std::uint64_t goal, Measure measure) {
+  while (low < high) {
+    const std::uint32_t span = static_cast<std::uint32_t>(high) - static_cast<std::uint32_t>(low);
+    const auto middle =
+        static_cast<std::int32_t>(static_cast<std::uint32_t>(low) + span / 2 + span % 2);
+    if (measure(middle) >= goal) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
+  }
+  return low;
+}
+
 template <class Lanes>
 class RowPasses {
  public:
@@ -90,6 +109,12 @@ class RowPasses {
       sum += keys_[i] >= key ? weight : 0u;
     }
     return lanes_.sum(sum);
+  }
+
+  // Largest key in [low, high] from which on the weights sum to at least `goal`.
+  HIGGS_HOST_DEVICE std::int32_t largest_with_weight(std::int32_t low, std::int32_t high,
+                                                     std::uint64_t goal) {
+    return largest_reaching(low, high, goal, [&](std::int32_t key) { return weight_from(key); });
   }
 
   // Fills the weights, 0 for keys below `lowest`; returns their sum.

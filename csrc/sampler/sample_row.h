@@ -26,39 +26,28 @@ struct RowFilter {
 
 inline constexpr std::int32_t kNoId = -1;  // a NaN, or no logit above -inf
 
-// Largest t in [low, high] with measure(t) >= goal, for a measure that does not grow with t and
-// that reaches the goal at `low`. Thresholds are found by halving the range of the integer keys:
-// no sorting, and about the same number of passes for every row.
-template <class Measure>
-HIGGS_HOST_DEVICE inline std::int32_t largest_reaching(std::int32_t low, std::int32_t high,
-                                                       std::uint64_t goal, Measure measure) {
-  while (low < high) {
-    const std::uint32_t span = static_cast<std::uint32_t>(high) - static_cast<std::uint32_t>(low);
-    const auto middle =
-        static_cast<std::int32_t>(static_cast<std::uint32_t>(low) + span / 2 + span % 2);
-    if (measure(middle) >= goal) {
-      low = middle;
-    } else {
-      high = middle - 1;
-    }
-  }
-  return low;
+// Ids are kept in their order until their weights sum to this.
+HIGGS_HOST_DEVICE inline std::uint64_t top_p_goal(float top_p, std::uint64_t total) {
+  const double limit = portable::mul(static_cast<double>(top_p), static_cast<double>(total));
+  auto goal = static_cast<std::uint64_t>(limit);
+  if (static_cast<double>(goal) < limit) ++goal;  // before < limit is before < goal
+  return goal == 0 ? 1 : goal;
 }
 
 // Zeroes the weights that top-p drops; returns the weight that is left of `total`. Keys with
 // weight lie in [low, high].
 template <class Passes>
-HIGGS_HOST_DEVICE inline std::uint64_t apply_top_p(Passes passes, float top_p, std::uint64_t total,
+HIGGS_HOST_DEVICE inline std::uint64_t apply_top_p(Passes& passes, float top_p, std::uint64_t total,
                                                    std::int32_t low, std::int32_t high) {
-  const double limit = portable::mul(static_cast<double>(top_p), static_cast<double>(total));
-  auto goal = static_cast<std::uint64_t>(limit);
-  if (static_cast<double>(goal) < limit) ++goal;  // before < limit is before < goal
-  if (goal == 0) goal = 1;
-  const std::int32_t threshold =
-      largest_reaching(low, high, goal, [&](std::int32_t key) { return passes.weight_from(key); });
+  const std::uint64_t goal = top_p_goal(top_p, total);
+  const std::int32_t threshold = passes.largest_with_weight(low, high, goal);
   const std::uint64_t above = threshold < high ? passes.weight_from(threshold + 1) : 0;
   const std::uint64_t at_threshold = passes.weight_from(threshold) - above;
   const std::uint32_t ties = passes.count_equal(threshold, 0);
+  if (ties == 1) {  // as below, without the divisions
+    passes.drop_below(threshold, 0);
+    return above + at_threshold;
+  }
   // NOLINTNEXTLINE(clang-analyzer-core.DivideZero): an id with weight stands at the threshold
   const std::uint64_t each = at_threshold / ties;
   const std::uint64_t kept = (goal - above + each - 1) / each;

@@ -23,7 +23,7 @@ struct AdvanceRows {
   std::int32_t codebook_vocab;
 };
 
-// Shared memory of one block: keys and weights of all codebooks of a row.
+// Shared memory that one block needs at most: keys and weights of all codebooks of a row.
 inline std::size_t advance_rows_shared_bytes(std::int32_t num_codebooks,
                                              std::int32_t codebook_vocab) {
   return 2 * sizeof(std::uint32_t) * static_cast<std::size_t>(num_codebooks) *
