@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import runpy
 import shutil
 import types
 from pathlib import Path
@@ -23,6 +24,7 @@ from typer.testing import CliRunner, Result
 from higgs_rt.checkpoint import small_codec_config, write_random_checkpoint, write_random_codec
 from higgs_rt.checkpoint.safetensors_file import to_bfloat16_bits, write_safetensors
 
+GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 LIMITS = ["--max-batch", "4", "--max-seq-len", "128", "--max-prefill", "16"]
 
 
@@ -141,6 +143,27 @@ def test_demo_voice_builds_and_verifies(demo_model: Path, tmp_path: Path) -> Non
     assert result.exit_code == 0, result.output
     result = run("verify", tmp_path, "--model", demo_model)
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("name", ["constants", "inputs"])
+def test_golden_manifests_are_what_is_built(name: str, tmp_path: Path) -> None:
+    """The C++ side reads these files in its tests; versions and sizes may differ."""
+    pytest.importorskip("tensorrt_rtx_bindings", reason="needs the extra tensorrt-rtx")
+    script: dict[str, Any] = runpy.run_path(str(GOLDEN / "make_tensorrt_golden.py"))
+    layout, options = script["PLANS"][name]
+    arguments = ("--model", GOLDEN / "lm" / layout, "--output", tmp_path)
+    result = run(*arguments, *script["COMMON"], *options)
+    assert result.exit_code == 0, result.output
+    built, kept = (
+        json.loads(path.read_text())
+        for path in (tmp_path / "manifest.json", GOLDEN / "tensorrt" / f"{name}.json")
+    )
+    for manifest in (built, kept):
+        for field in ("higgs_rt_version", "backend_version"):
+            del manifest[field]
+        for field in ("plan_bytes", "network_hash"):
+            del manifest["decoder"][field]
+    assert built == kept
 
 
 # --- Refusals -----------------------------------------------------------------------------------
