@@ -239,13 +239,8 @@ def _to_trt(builder: Any, definition: Definition, profile: Profile) -> Any:
 def _build_into(
     package: Package, builder: Any, definition: Definition, config: Any, file: Any
 ) -> bool:
-    """Streams where the package can, so that the plan is never whole in memory."""
+    """Streams the plan to `file`, so that it is never whole in memory; False after a failure."""
     trt = package.trt
-    if not hasattr(builder, "build_serialized_network_to_stream"):
-        plan = builder.build_serialized_network(definition.network, config)
-        if plan is not None:
-            file.write(plan)
-        return plan is not None
     failure: list[OSError] = []
 
     class Writer(trt.IStreamWriter):  # type: ignore[misc, name-defined]
