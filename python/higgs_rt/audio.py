@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ _WRITERS = {
 }
 # libsndfile's Vorbis encoder overflows its stack on one very long write.
 _WRITE_BLOCK = 1 << 16
+_READ_BLOCK = 1 << 16  # frames; all channels of a block are held at a time
+_MAX_CHANNELS = 8
 
 
 @dataclass(frozen=True)
@@ -82,23 +85,63 @@ def _is_file(path: Path) -> bool:
         raise AudioError(f"[{path}] expected an audio file, got: {error.strerror}") from None
 
 
-def _read_open(path: Path, file: Any, max_seconds: float | None) -> Audio:
+def read_audio_bytes(
+    data: bytes,
+    *,
+    max_seconds: float,
+    where: str = "recording",
+    limits: ReferenceLimits | None = None,
+) -> Audio:
+    """The same for a file in memory that anybody may have sent; AudioError names `where`.
+
+    Sample rate and channels are checked before anything is decoded, and no more than `max_seconds`
+    of mono samples, and a block of all channels, are ever held: a bomb does not go off.
+    """
+    limits = limits or ReferenceLimits()
+    path = Path(where)
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            low, high = limits.min_sample_rate, limits.max_sample_rate
+            if not low <= file.samplerate <= high:
+                got = f"{file.samplerate} Hz"
+                raise AudioError(f"[{where}] expected a sample rate of {low}..{high} Hz, got {got}")
+            if file.channels > _MAX_CHANNELS:
+                raise AudioError(
+                    f"[{where}] expected at most {_MAX_CHANNELS} channels, got {file.channels}"
+                )
+            return _read_open(path, file, max_seconds, check_wav=False)
+    except (soundfile.LibsndfileError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, AudioError):
+            raise
+        raise AudioError(f"[{where}] expected a readable audio file, got: {error}") from None
+
+
+def _read_open(
+    path: Path, file: Any, max_seconds: float | None, *, check_wav: bool = True
+) -> Audio:
     rate, declared = int(file.samplerate), int(file.frames)
     limit = -1 if max_seconds is None else int(max_seconds * rate)
     # A stream's header may not know its length; then reading one frame too many tells.
     if limit >= 0 and declared > limit:
         _refuse_long(path, max_seconds, f"{declared / rate:.2f} s")
-    channels = file.read(limit + 1 if limit >= 0 else -1, dtype="float32", always_2d=True)
-    if limit >= 0 and len(channels) > limit:
+    blocks: list[Samples] = []
+    count = 0
+    while limit < 0 or count <= limit:
+        block = file.read(_READ_BLOCK, dtype="float32", always_2d=True)
+        if len(block) == 0:
+            break
+        blocks.append(block.mean(axis=1, dtype=np.float32))
+        count += len(block)
+    if limit >= 0 and count > limit:
         _refuse_long(path, max_seconds, "more")
-    if len(channels) == 0:
+    if count == 0:
         raise AudioError(f"[{path}] expected samples, got none")
-    if file.format in ("WAV", "WAVEX"):  # libsndfile takes the file's size for the length
+    if check_wav and file.format in ("WAV", "WAVEX"):  # libsndfile takes the file's size for it
         _refuse_cut_wav(path)
     # A compressed stream's declared length can be an estimate; a FLAC or PCM header is exact.
-    if file.format not in ("MP3", "MPEG", "OGG") and len(channels) < declared:
-        raise AudioError(f"[{path}] expected {declared} frames, got {len(channels)}: cut short")
-    return Audio(channels.mean(axis=1, dtype=np.float32), rate)
+    if file.format not in ("MP3", "MPEG", "OGG") and count < declared:
+        raise AudioError(f"[{path}] expected {declared} frames, got {count}: cut short")
+    return Audio(np.concatenate(blocks), rate)
 
 
 # A WAV file written to a pipe does not know its length and declares (nearly) the largest one.

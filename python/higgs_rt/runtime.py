@@ -45,6 +45,8 @@ class Runtime:
         convention: Convention,
         max_text_chars: int,
         settings: SpeechSettings,
+        max_batch: int,
+        max_queue: int,
     ) -> None:
         """For `load`, which see."""
         self._native = runtime
@@ -60,6 +62,8 @@ class Runtime:
         )
         self.settings = settings
         self.max_text_chars = max_text_chars
+        self.max_batch = max_batch
+        self.max_queue = max_queue
 
     @classmethod
     def load(
@@ -86,9 +90,8 @@ class Runtime:
         codec: its directory, `<model>/codec` by default. threads: 0 uses all cores. max_batch:
         requests at a time. max_queue: requests that wait; one more is refused. max_sequence:
         positions of one request, prompt and speech. num_blocks: KV blocks of `block_tokens`
-        positions, 0 chooses. max_text_chars: characters of a text
-        that is given as one string. voices: the folder of stored
-        voices. convention: prompt format, "original" or "transformers".
+        positions, 0 chooses. max_text_chars: characters of a text that is given as one string.
+        voices: the folder of stored voices. convention: prompt format, "original" or "transformers".
 
         Raises CheckpointError naming the file, tensor or field at fault.
         """
@@ -117,6 +120,8 @@ class Runtime:
             convention=convention,
             max_text_chars=max_text_chars,
             settings=read_settings(files.model_dir),
+            max_batch=max_batch,
+            max_queue=max_queue,
         )
 
     def speak(self, text: Text, **options: Unpack[SpeakOptions]) -> Speech:

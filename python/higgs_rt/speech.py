@@ -76,11 +76,23 @@ class _Request:
         self.turn: TurnEnd | None = None
         self.num_columns = 0
         self.num_samples = 0
+        self.num_turns = 0
+        self._kept: list[NDArray[np.int32]] | None = None
 
     @property
     def id(self) -> int:
         """Number of the request, or of the first turn's, in its runtime."""
         return self._source.id
+
+    def keep_frames(self) -> None:
+        """From now on, keep the frames of the chunks for `kept_frames`."""
+        self._kept = []
+
+    @property
+    def kept_frames(self) -> NDArray[np.int32] | None:
+        """int32 [num_codebooks, num_frames] since `keep_frames`; None when there are none."""
+        kept = [frames for frames in self._kept or [] if frames.size]
+        return np.concatenate(kept, axis=1) if kept else None
 
     @property
     def seconds(self) -> float:
@@ -110,6 +122,9 @@ class _Request:
             self.columns = piece.columns
             self.num_columns += len(piece.columns)
             self.turn = piece.turn
+            self.num_turns += 1
+        if self._kept is not None:
+            self._kept.append(piece.frames)
         self.num_samples += len(piece.samples)
         if piece.last:
             self.finish = piece.finish

@@ -8,6 +8,7 @@ import typer
 
 from higgs_rt.cli.evaluate import evaluate_app
 from higgs_rt.cli.info import info
+from higgs_rt.cli.serve import serve
 from higgs_rt.cli.speak import speak
 from higgs_rt.cli.voices import voices_app
 
@@ -38,6 +39,7 @@ def _root(
 
 
 app.command()(speak)
+app.command()(serve)
 app.command()(info)
 app.add_typer(voices_app, name="voices")
 app.add_typer(evaluate_app, name="evaluate")

@@ -1,0 +1,105 @@
+"""`higgs-rt serve`: the HTTP server."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from higgs_rt.cli.console import (
+    CodecOption,
+    DeviceOption,
+    ModelOption,
+    ThreadsOption,
+    console,
+    reports_errors,
+    say,
+)
+from higgs_rt.errors import HiggsError, InvalidRequestError
+
+KEYS_VARIABLE = "HIGGS_RT_API_KEYS"
+
+
+@reports_errors
+def serve(
+    host: Annotated[str, typer.Option("--host", help="0.0.0.0 is every address.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 8000,
+    model: ModelOption = None,
+    codec: CodecOption = None,
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = 0,
+    backend: Annotated[str, typer.Option("--backend", help="native or tensorrt.")] = "native",
+    max_batch: Annotated[int, typer.Option("--max-batch", help="Requests that run.")] = 32,
+    max_queue: Annotated[int, typer.Option("--max-queue", help="Requests that wait.")] = 256,
+    model_name: Annotated[str, typer.Option("--model-name", help="In /v1/models.")] = (
+        "higgs-audio-v2"
+    ),
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option("--api-key-file", help=f"A key on each line; also ${KEYS_VARIABLE}."),
+    ] = None,
+    rate_limit: Annotated[
+        int, typer.Option("--rate-limit", help="Requests a minute of a client; 0: no limit.")
+    ] = 0,
+    max_body_mb: Annotated[int, typer.Option("--max-body-mb", min=1)] = 16,
+    max_input_chars: Annotated[int, typer.Option("--max-input-chars", min=1)] = 20_000,
+    cors_origin: Annotated[
+        list[str] | None, typer.Option("--cors-origin", help="A page that may call; repeat it.")
+    ] = None,
+    fixed_voices: Annotated[
+        bool, typer.Option("--fixed-voices", help="No voices are added or removed by HTTP.")
+    ] = False,
+    playground: Annotated[bool, typer.Option(help="The page at /.")] = True,
+    log_level: Annotated[str, typer.Option("--log-level")] = "info",
+) -> None:
+    """Serve the OpenAI-compatible API, and a page to try it at /."""
+    try:
+        import uvicorn
+
+        from higgs_rt.server import ServerSettings, create_app
+        from higgs_rt.server.run import make_config
+    except ImportError as error:
+        raise HiggsError(
+            f"[serve] expected the server's packages (pip install 'higgs-rt[serve]'), got: {error}"
+        ) from None
+    settings = ServerSettings(
+        model_name=model_name,
+        api_keys=_keys(api_key_file),
+        requests_per_minute=rate_limit,
+        max_body_bytes=max_body_mb << 20,
+        max_input_chars=max_input_chars,
+        cors_origins=tuple(cors_origin or ()),
+        allow_voice_changes=not fixed_voices,
+        playground=playground,
+    )
+    from higgs_rt.runtime import Runtime
+
+    with console().status("loading"):
+        runtime = Runtime.load(
+            model,
+            codec,
+            device,
+            backend=backend,
+            threads=threads,
+            max_batch=max_batch,
+            max_queue=max_queue,
+        )
+    with runtime:
+        app = create_app(runtime, settings)
+        config = make_config(app, settings, host=host, port=port, log_level=log_level)
+        say(f"http://{host}:{port}" + ("" if settings.api_keys else ", open: no API keys"))
+        uvicorn.Server(config).run()
+
+
+def _keys(path: Path | None) -> tuple[str, ...]:
+    keys = os.environ.get(KEYS_VARIABLE, "").replace(",", " ").split()
+    if path is not None:
+        try:
+            keys += path.read_text(encoding="utf-8").split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidRequestError(f"[{path}] expected a file of keys, got: {error}") from None
+        if not keys:
+            raise InvalidRequestError(f"[{path}] expected at least one key, got none")
+    return tuple(keys)

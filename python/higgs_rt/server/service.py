@@ -1,0 +1,211 @@
+"""What all endpoints share: the runtime, the limits, and requests as options of the runtime."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar, cast
+
+from higgs_rt.audio import Audio, read_audio_bytes
+from higgs_rt.prompt import Reference
+from higgs_rt.request import SpeakOptions
+from higgs_rt.runtime import Runtime
+from higgs_rt.server.metrics import Metrics
+from higgs_rt.server.pacing import Pacer
+from higgs_rt.server.problems import Problem
+from higgs_rt.server.schemas import RequestReport, SamplingFields, VoiceId
+from higgs_rt.server.settings import ServerSettings
+
+_DATA_URI = re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w=.+-]+)*;base64,")
+# MP3 in base64 may begin with a slash, so a path that does is found out as no recording.
+_PLACE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|[.~\\]")
+_KEPT_SECONDS = 3600.0
+
+_Kept = TypeVar("_Kept")
+
+
+class Kept(Generic[_Kept]):
+    """The latest few things by id, for an hour."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._items: OrderedDict[str, tuple[float, _Kept]] = OrderedDict()
+
+    def put(self, key: str, item: _Kept) -> None:
+        """Keep `item`; the oldest makes room."""
+        self._items[key] = (time.monotonic() + _KEPT_SECONDS, item)
+        self._items.move_to_end(key)
+        while len(self._items) > self._size:
+            self._items.popitem(last=False)
+
+    def get(self, key: str) -> _Kept | None:
+        """The item, while it is kept."""
+        until, item = self._items.get(key, (0.0, None))
+        return item if until > time.monotonic() else None
+
+
+class Service:
+    """One loaded model behind a server."""
+
+    def __init__(self, runtime: Runtime, settings: ServerSettings, metrics: Metrics) -> None:
+        self.runtime = runtime
+        self.settings = settings
+        self.metrics = metrics
+        self.created = int(time.time())
+        self.reports: Kept[RequestReport] = Kept(2000)
+        self.spoken: Kept[Reference] = Kept(64)  # codes of chat answers, by audio id
+        self._references: Kept[Reference] = Kept(32)  # encoded recordings, by content
+        self._encoding = asyncio.Lock()  # one at a time: it uses all cores
+        self._pacer = Pacer(runtime)
+        self._in_flight = 0
+        places = runtime.max_batch + runtime.max_queue
+        self._places = settings.max_requests or places
+
+    @property
+    def full(self) -> bool:
+        """Whether one more request would be refused."""
+        return self._in_flight >= self._places
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place among the requests at a time; Problem 503 when there is none."""
+        if self.full:
+            self.metrics.refused.labels("queue_full").inc()
+            raise Problem(503, "all places are taken", "queue_full", retry_after=1)
+        self._in_flight += 1
+        self.metrics.in_flight.set(self._in_flight)
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            self.metrics.in_flight.set(self._in_flight)
+
+    def check_model(self, model: str) -> None:
+        """Problem 404 for another model than the loaded one."""
+        if model not in (self.settings.model_name, *self.settings.model_aliases):
+            raise Problem(
+                404,
+                f"expected the model {self.settings.model_name}, got {model[:128]}",
+                "model_not_found",
+                "model",
+            )
+
+    def check_input(self, text: str, field: str = "input") -> None:
+        """Problem 400 for a text that is too long."""
+        limit = self.settings.max_input_chars
+        if len(text) > limit:
+            raise Problem(
+                400,
+                f"[{field}] expected at most {limit} characters, got {len(text)}",
+                "string_above_max_length",
+                field,
+            )
+
+    async def options(
+        self, body: SamplingFields, voice: str | VoiceId | None, *, scene: str | None = None
+    ) -> SpeakOptions:
+        """The fields of a request as options of the runtime."""
+        fields = body.model_dump(
+            include=set(SamplingFields.model_fields) - {"ref_audio", "ref_text", "speakers"},
+            exclude_none=True,
+        )
+        first, most = self._pacer.chunk_frames(self.settings)
+        options: dict[str, Any] = {"first_chunk_frames": first, "max_chunk_frames": most, **fields}
+        options["max_chunk_frames"] = max(
+            options["max_chunk_frames"], options["first_chunk_frames"]
+        )
+        if scene and scene.strip():
+            options["scene"] = scene
+        name = voice.id if isinstance(voice, VoiceId) else voice
+        if name in ("", "default"):
+            name = None
+        given = [value for value in (name, body.ref_audio, body.speakers) if value]
+        if len(given) > 1:
+            raise Problem(
+                400,
+                "[voice, ref_audio, speakers] expected one of them, got more",
+                "invalid_value",
+                "voice",
+            )
+        if body.ref_audio:
+            options["speakers"] = [await self.reference(body.ref_audio, body.ref_text)]
+        elif body.ref_text is not None:
+            raise Problem(400, "[ref_text] expected a ref_audio beside it", "invalid_value")
+        elif body.speakers:
+            options["speakers"] = [self._named(one) for one in body.speakers]
+        elif name is not None:
+            options["speakers"] = [self._named(name)]
+        return cast(SpeakOptions, options)
+
+    def _named(self, name: str) -> Reference:
+        if name not in self.runtime.voices:
+            known = ", ".join(self.runtime.voices.names()) or "none"
+            raise Problem(
+                400,
+                f"[voice] expected one of the stored voices ({known}), got {name[:64]!r}",
+                "voice_not_found",
+                "voice",
+            )
+        return self.runtime.voices.load(name).reference()
+
+    async def reference(
+        self, data: str, transcript: str | None, field: str = "ref_audio"
+    ) -> Reference:
+        """A recording in base64 as a reference; encoded once for equal bytes and words."""
+        if transcript is None or not transcript.strip():
+            raise Problem(400, f"[ref_text] expected the words spoken in {field}", "invalid_value")
+        audio_bytes = self.decode_base64(data, field)
+        key = hashlib.sha256(audio_bytes + b"\0" + transcript.encode()).hexdigest()
+        if (known := self._references.get(key)) is not None:
+            return known
+        audio = await asyncio.to_thread(self.read_recording, audio_bytes, field)
+        async with self._encoding:
+            encoder = self.runtime.voices.encoder
+            voice = await asyncio.to_thread(encoder.encode, "reference", audio, transcript)
+        reference = voice.reference()
+        self._references.put(key, reference)
+        return reference
+
+    async def add_voice(self, name: str, data: bytes, transcript: str, *, replace: bool) -> None:
+        """Encode a recording and store it; Problem 409 when the name is taken."""
+        store = self.runtime.voices
+        if not replace and name in store and not store.is_packaged(name):
+            raise Problem(409, f"[name] expected a new name, got {name[:64]!r}", "voice_exists")
+        audio = await asyncio.to_thread(self.read_recording, data, "ref_audio")
+        async with self._encoding:
+            await asyncio.to_thread(store.add, name, audio, transcript, force=replace)
+
+    def decode_base64(self, data: str, field: str) -> bytes:
+        """Bytes of a base64 string or data: URI. Paths and addresses are not followed."""
+        text = data.strip()
+        if header := _DATA_URI.match(text):
+            text = text[header.end() :]
+        elif _PLACE.match(text):
+            raise Problem(
+                400,
+                f"[{field}] expected the recording itself in base64 or as a data: URI, "
+                "got an address or a path; the server opens neither",
+                "invalid_value",
+                field,
+            )
+        limit = self.settings.max_reference_bytes
+        if len(text) > limit * 4 // 3 + 4:
+            raise Problem(413, f"[{field}] expected at most {limit} bytes", "too_large", field)
+        try:
+            return base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            raise Problem(400, f"[{field}] expected base64", "invalid_value", field) from None
+
+    def read_recording(self, data: bytes, field: str) -> Audio:
+        """Samples of an audio file in memory."""
+        limit = self.settings.max_reference_bytes
+        if len(data) > limit:
+            raise Problem(413, f"[{field}] expected at most {limit} bytes", "too_large", field)
+        return read_audio_bytes(data, max_seconds=self.settings.max_reference_seconds, where=field)
