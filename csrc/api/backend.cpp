@@ -18,13 +18,17 @@ Backend load_backend(const RuntimeConfig& config, std::int32_t max_sequences) {
                                      .max_sequences = max_sequences,
                                      .max_positions = config.max_sequence,
                                      .block_tokens = config.block_tokens,
-                                     .num_blocks = config.num_blocks},
+                                     .num_blocks = config.num_blocks,
+                                     .gpu_memory_fraction = config.gpu_memory_fraction},
                                     *backend.device, *backend.pool);
   backend.engine = std::move(loaded.engine);
   backend.info = std::move(loaded.info);
   backend.info.model_dir = config.model_dir;
   backend.info.num_threads = backend.pool->size();
   backend.info.cpu_isa = cpu_isa();
+  if (backend.device->kind() != DeviceKind::kCpu) {
+    backend.info.device_bytes = static_cast<std::int64_t>(backend.device->memory().total_bytes);
+  }
   return backend;
 }
 

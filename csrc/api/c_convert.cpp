@@ -16,7 +16,8 @@ higgs_runtime_config default_config() {
           .max_sequence = config.max_sequence,
           .block_tokens = config.block_tokens,
           .num_blocks = config.num_blocks,
-          .max_buffered_chunks = config.max_buffered_chunks};
+          .max_buffered_chunks = config.max_buffered_chunks,
+          .gpu_memory_fraction = config.gpu_memory_fraction};
 }
 
 RuntimeConfig to_cpp(const higgs_runtime_config& config) {
@@ -34,6 +35,7 @@ RuntimeConfig to_cpp(const higgs_runtime_config& config) {
           .max_sequence = config.max_sequence,
           .block_tokens = config.block_tokens,
           .num_blocks = config.num_blocks,
+          .gpu_memory_fraction = config.gpu_memory_fraction,
           .max_buffered_chunks = config.max_buffered_chunks};
 }
 
@@ -131,7 +133,14 @@ higgs_model_info to_c(const ModelInfo& info) {
           .max_sequence = info.max_sequence,
           .has_codec = info.has_codec,
           .sample_rate = info.sample_rate,
-          .samples_per_frame = info.samples_per_frame};
+          .samples_per_frame = info.samples_per_frame,
+          .num_blocks = info.num_blocks,
+          .kv_bytes = info.kv_bytes,
+          .weight_bytes = info.weight_bytes,
+          .workspace_bytes = info.workspace_bytes,
+          .codec_bytes = info.codec_bytes,
+          .graph_bytes = info.graph_bytes,
+          .device_bytes = info.device_bytes};
 }
 
 higgs_stats to_c(const RuntimeStats& stats) {
@@ -151,7 +160,9 @@ higgs_stats to_c(const RuntimeStats& stats) {
           .total_blocks = stats.total_blocks,
           .forward_seconds = stats.forward_seconds,
           .sample_seconds = stats.sample_seconds,
-          .step_seconds = stats.step_seconds};
+          .step_seconds = stats.step_seconds,
+          .wait_seconds = stats.wait_seconds,
+          .device_seconds = stats.device_seconds};
 }
 
 higgs_timing to_c(const RequestTiming& timing) {

@@ -1,5 +1,7 @@
 #include "api/config_check.h"
 
+#include <algorithm>
+
 #include "core/check.h"
 
 namespace higgs_rt {
@@ -20,12 +22,25 @@ void validate(const RuntimeConfig& config) {
   check_range("num_threads", config.num_threads, 0, kMaxThreads);
   check_range("max_batch", config.max_batch, 1, 4096);
   check_range("max_queue", config.max_queue, 1, kLarge);
-  check_range("max_step_tokens", config.max_step_tokens, std::int64_t{config.max_batch} + 1,
-              kLarge);
+  if (config.max_step_tokens != 0) {
+    check_range("max_step_tokens", config.max_step_tokens, std::int64_t{config.max_batch} + 1,
+                kLarge);
+  }
   check_range("max_sequence", config.max_sequence, 2, kLarge);
   check_range("block_tokens", config.block_tokens, 1, config.max_sequence);
   check_range("num_blocks", config.num_blocks, 0, kLarge);
+  check(config.gpu_memory_fraction > 0 && config.gpu_memory_fraction <= 1, "gpu_memory_fraction",
+        "expected a number in (0, 1], got ", config.gpu_memory_fraction);
   check_range("max_buffered_chunks", config.max_buffered_chunks, 1, kMaxBufferedChunks);
+}
+
+RuntimeConfig with_defaults(RuntimeConfig config) {
+  if (config.max_step_tokens != 0) return config;
+  // On a GPU a step of so many prompt rows takes about as long as ten of decode rows alone, well
+  // within the 40 ms that a column lasts.
+  config.max_step_tokens = config.device == "cpu" ? std::max(256, config.max_batch + 1)
+                                                  : std::max(1024, 2 * config.max_batch);
+  return config;
 }
 
 void validate_output(const Request& request, const ModelInfo& info) {

@@ -12,6 +12,8 @@ inline constexpr std::int32_t kMaxThreads = 1024;
 
 // Throws kInvalidArgument that names field, value and limit. Files are not looked at.
 void validate(const RuntimeConfig& config);
+// The same with a number in place of max_step_tokens 0.
+RuntimeConfig with_defaults(RuntimeConfig config);
 
 // The part of a request that the executor does not look at: chunk sizes, output and the shapes of
 // prompt segments. Throws kInvalidArgument that names field, value and limit.

@@ -15,7 +15,8 @@
 namespace higgs_rt {
 
 struct Probe::Impl {
-  explicit Impl(const RuntimeConfig& config)
+  explicit Impl(const RuntimeConfig& config) : Impl(with_defaults(config), nullptr) {}
+  Impl(const RuntimeConfig& config, std::nullptr_t)
       : limits{.max_batch = 1,
                .max_queue = 1,
                .max_step_tokens = config.max_step_tokens,

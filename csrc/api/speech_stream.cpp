@@ -22,7 +22,7 @@ FrameStreamConfig source_config(const SpeechStreamConfig& config, const Codec* c
   return {.num_codebooks = config.num_codebooks,
           .codebook_size = config.codebook_size,
           .max_buffered_frames = max_buffered_frames(config, context_of(config, codec)),
-          .listener = config.wake_stage,
+          .listener = config.note_news ? config.note_news : config.wake_stage,
           .wake = config.wake_executor};
 }
 

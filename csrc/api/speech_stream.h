@@ -30,6 +30,8 @@ struct SpeechStreamConfig {
   std::int32_t codebook_size = 0;  // codes without BOS and EOS
   std::function<void()> wake_executor;
   std::function<void()> wake_stage;  // there may be work for advance()
+  // In place of wake_stage when the executor's thread has brought frames or the end.
+  std::function<void()> note_news = {};
 };
 
 // Turns frames into chunks (specification 8.2): with m frames known, those before m - context are

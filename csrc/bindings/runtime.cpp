@@ -12,31 +12,26 @@ namespace {
 void bind_config(py::module_& module) {
   const RuntimeConfig d;
   py::class_<RuntimeConfig>(module, "RuntimeConfig")
-      .def(py::init([](std::string model_dir, std::string codec_dir, std::string device,
-                       std::string backend, std::int32_t num_threads, std::int32_t max_batch,
-                       std::int32_t max_queue, std::int32_t max_step_tokens,
-                       std::int32_t max_sequence, std::int32_t block_tokens,
-                       std::int32_t num_blocks, std::int32_t max_buffered_chunks) {
-             return RuntimeConfig{std::move(model_dir),
-                                  std::move(codec_dir),
-                                  std::move(device),
-                                  std::move(backend),
-                                  num_threads,
-                                  max_batch,
-                                  max_queue,
-                                  max_step_tokens,
-                                  max_sequence,
-                                  block_tokens,
-                                  num_blocks,
-                                  max_buffered_chunks};
-           }),
-           py::arg("model_dir"), py::kw_only(), py::arg("codec_dir") = d.codec_dir,
-           py::arg("device") = d.device, py::arg("backend") = d.backend,
-           py::arg("num_threads") = d.num_threads, py::arg("max_batch") = d.max_batch,
-           py::arg("max_queue") = d.max_queue, py::arg("max_step_tokens") = d.max_step_tokens,
-           py::arg("max_sequence") = d.max_sequence, py::arg("block_tokens") = d.block_tokens,
-           py::arg("num_blocks") = d.num_blocks,
-           py::arg("max_buffered_chunks") = d.max_buffered_chunks)
+      .def(
+          py::init([](std::string model_dir, std::string codec_dir, std::string device,
+                      std::string backend, std::int32_t num_threads,
+                      std::int32_t max_batch, std::int32_t max_queue, std::int32_t max_step_tokens,
+                      std::int32_t max_sequence, std::int32_t block_tokens, std::int32_t num_blocks,
+                      std::int32_t max_buffered_chunks, double gpu_memory_fraction) {
+            return RuntimeConfig{
+                std::move(model_dir), std::move(codec_dir), std::move(device), std::move(backend),
+                num_threads,          max_batch,         max_queue,
+                max_step_tokens,      max_sequence,         block_tokens,      num_blocks,
+                gpu_memory_fraction,  max_buffered_chunks};
+          }),
+          py::arg("model_dir"), py::kw_only(), py::arg("codec_dir") = d.codec_dir,
+          py::arg("device") = d.device, py::arg("backend") = d.backend,
+          py::arg("num_threads") = d.num_threads,
+          py::arg("max_batch") = d.max_batch, py::arg("max_queue") = d.max_queue,
+          py::arg("max_step_tokens") = d.max_step_tokens, py::arg("max_sequence") = d.max_sequence,
+          py::arg("block_tokens") = d.block_tokens, py::arg("num_blocks") = d.num_blocks,
+          py::arg("max_buffered_chunks") = d.max_buffered_chunks,
+          py::arg("gpu_memory_fraction") = d.gpu_memory_fraction)
       .def_readwrite("model_dir", &RuntimeConfig::model_dir)
       .def_readwrite("codec_dir", &RuntimeConfig::codec_dir)
       .def_readwrite("device", &RuntimeConfig::device)
@@ -48,6 +43,7 @@ void bind_config(py::module_& module) {
       .def_readwrite("max_sequence", &RuntimeConfig::max_sequence)
       .def_readwrite("block_tokens", &RuntimeConfig::block_tokens)
       .def_readwrite("num_blocks", &RuntimeConfig::num_blocks)
+      .def_readwrite("gpu_memory_fraction", &RuntimeConfig::gpu_memory_fraction)
       .def_readwrite("max_buffered_chunks", &RuntimeConfig::max_buffered_chunks);
 }
 
@@ -60,9 +56,11 @@ void bind_info(py::module_& module) {
                   HIGGS_FIELD(head_dim) HIGGS_FIELD(text_vocab) HIGGS_FIELD(num_codebooks)
                       HIGGS_FIELD(codebook_vocab) HIGGS_FIELD(max_sequence)
                           HIGGS_FIELD(block_tokens) HIGGS_FIELD(num_blocks) HIGGS_FIELD(kv_bytes)
-                              HIGGS_FIELD(has_codec) HIGGS_FIELD(sample_rate)
-                                  HIGGS_FIELD(samples_per_frame) HIGGS_FIELD(num_threads)
-                                      HIGGS_FIELD(cpu_isa);
+                              HIGGS_FIELD(weight_bytes) HIGGS_FIELD(workspace_bytes)
+                                  HIGGS_FIELD(codec_bytes) HIGGS_FIELD(graph_bytes)
+                                      HIGGS_FIELD(device_bytes) HIGGS_FIELD(has_codec)
+                                          HIGGS_FIELD(sample_rate) HIGGS_FIELD(samples_per_frame)
+                                              HIGGS_FIELD(num_threads) HIGGS_FIELD(cpu_isa);
 #undef HIGGS_FIELD
 }
 
@@ -73,7 +71,8 @@ void bind_stats(py::module_& module) {
           HIGGS_FIELD(refused) HIGGS_FIELD(preemptions) HIGGS_FIELD(steps) HIGGS_FIELD(columns)
               HIGGS_FIELD(prompt_rows) HIGGS_FIELD(running) HIGGS_FIELD(waiting)
                   HIGGS_FIELD(free_blocks) HIGGS_FIELD(total_blocks) HIGGS_FIELD(forward_seconds)
-                      HIGGS_FIELD(sample_seconds) HIGGS_FIELD(step_seconds);
+                      HIGGS_FIELD(sample_seconds) HIGGS_FIELD(wait_seconds)
+                          HIGGS_FIELD(device_seconds) HIGGS_FIELD(step_seconds);
 #undef HIGGS_FIELD
 }
 

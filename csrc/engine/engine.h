@@ -50,6 +50,9 @@ class Engine {
   // may prepare its graphs here, so this can take seconds. An empty tail ends that; what it
   // referred to may then go. Waits for steps in flight. Without an override tails are not run.
   virtual void attach(StepTail tail) { static_cast<void>(tail); }
+  // Seconds that the device worked on the steps that have ended since the last call; 0 where that
+  // is not measured. Does not wait.
+  virtual double device_seconds() { return 0; }
 };
 
 }  // namespace higgs_rt

@@ -19,6 +19,7 @@ struct EngineConfig {
   std::int32_t max_positions = 4096;  // of one sequence
   std::int32_t block_tokens = 16;
   std::int32_t num_blocks = 0;  // 0: see RuntimeConfig::num_blocks
+  double gpu_memory_fraction = 0.9;
   // Native engine: EngineSpec::asynchronous, and decode steps as graphs. Nothing: on CUDA.
   std::optional<bool> asynchronous = std::nullopt;
 };

@@ -126,6 +126,7 @@ class RuntimeConfig:
     max_sequence: int
     block_tokens: int
     num_blocks: int
+    gpu_memory_fraction: float
     max_buffered_chunks: int
     def __init__(
         self,
@@ -137,11 +138,12 @@ class RuntimeConfig:
         num_threads: int = 0,
         max_batch: int = 32,
         max_queue: int = 256,
-        max_step_tokens: int = 256,
+        max_step_tokens: int = 0,
         max_sequence: int = 4096,
         block_tokens: int = 16,
         num_blocks: int = 0,
         max_buffered_chunks: int = 64,
+        gpu_memory_fraction: float = 0.9,
     ) -> None: ...
 
 class ModelInfo:
@@ -163,6 +165,11 @@ class ModelInfo:
     block_tokens: Final[int]
     num_blocks: Final[int]
     kv_bytes: Final[int]
+    weight_bytes: Final[int]
+    workspace_bytes: Final[int]
+    codec_bytes: Final[int]
+    graph_bytes: Final[int]
+    device_bytes: Final[int]
     has_codec: Final[bool]
     sample_rate: Final[int]
     samples_per_frame: Final[int]
@@ -185,6 +192,8 @@ class RuntimeStats:
     total_blocks: Final[int]
     forward_seconds: Final[float]
     sample_seconds: Final[float]
+    wait_seconds: Final[float]
+    device_seconds: Final[float]
     step_seconds: Final[float]
 
 class Runtime:

@@ -45,8 +45,6 @@ class Runtime:
         convention: Convention,
         max_text_chars: int,
         settings: SpeechSettings,
-        max_batch: int,
-        max_queue: int,
     ) -> None:
         """For `load`, which see."""
         self._native = runtime
@@ -62,8 +60,6 @@ class Runtime:
         )
         self.settings = settings
         self.max_text_chars = max_text_chars
-        self.max_batch = max_batch
-        self.max_queue = max_queue
 
     @classmethod
     def load(
@@ -76,10 +72,11 @@ class Runtime:
         threads: int = 0,
         max_batch: int = 32,
         max_queue: int = 256,
-        max_step_tokens: int = 256,
+        max_step_tokens: int = 0,
         max_sequence: int = 4096,
         block_tokens: int = 16,
         num_blocks: int = 0,
+        gpu_memory_fraction: float = 0.9,
         max_buffered_chunks: int = 64,
         max_text_chars: int = DEFAULT_MAX_LONG_CHARS,
         voices: str | Path | None = None,
@@ -90,8 +87,9 @@ class Runtime:
         codec: its directory, `<model>/codec` by default. threads: 0 uses all cores. max_batch:
         requests at a time. max_queue: requests that wait; one more is refused. max_sequence:
         positions of one request, prompt and speech. num_blocks: KV blocks of `block_tokens`
-        positions, 0 chooses. max_text_chars: characters of a text that is given as one string.
-        voices: the folder of stored voices. convention: prompt format, "original" or "transformers".
+        positions, 0 chooses: on a GPU what gpu_memory_fraction of its memory leaves room for.
+        max_text_chars: characters of a text that is given as one string. voices: the folder of
+        stored voices. convention: prompt format, "original" or "transformers".
 
         Raises CheckpointError naming the file, tensor or field at fault.
         """
@@ -110,6 +108,7 @@ class Runtime:
             max_sequence=integer("max_sequence", max_sequence),
             block_tokens=integer("block_tokens", block_tokens),
             num_blocks=integer("num_blocks", num_blocks),
+            gpu_memory_fraction=gpu_memory_fraction,
             max_buffered_chunks=integer("max_buffered_chunks", max_buffered_chunks),
         )
         store = VoiceStore(voices, codec_dir=files.codec_dir)
@@ -120,8 +119,6 @@ class Runtime:
             convention=convention,
             max_text_chars=max_text_chars,
             settings=read_settings(files.model_dir),
-            max_batch=max_batch,
-            max_queue=max_queue,
         )
 
     def speak(self, text: Text, **options: Unpack[SpeakOptions]) -> Speech:

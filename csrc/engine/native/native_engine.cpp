@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
 
 #include "core/check.h"
 #include "core/trace.h"
@@ -11,8 +10,6 @@
 namespace higgs_rt {
 
 namespace {
-
-constexpr std::int32_t kDefaultPositions = 1024;  // per sequence, when num_blocks is 0
 
 void check_limits(const EngineConfig& config, const ModelConfig& model) {
   const auto positive = [](const char* field, std::int32_t value) {
@@ -26,23 +23,6 @@ void check_limits(const EngineConfig& config, const ModelConfig& model) {
   check(config.num_blocks >= 0, "num_blocks", "expected 0 or more, got ", config.num_blocks);
 }
 
-KvLayout make_layout(const EngineConfig& config) {
-  KvLayout layout{config.block_tokens, config.num_blocks};
-  const std::int64_t one = layout.blocks_for(config.max_positions);
-  std::int64_t blocks = config.num_blocks;
-  if (blocks == 0) {
-    const std::int32_t usual = std::min(kDefaultPositions, config.max_positions);
-    blocks = std::max(std::int64_t{config.max_sequences} * layout.blocks_for(usual), one);
-  }
-  check(blocks >= one, "num_blocks", "expected at least ", one, " (one sequence of ",
-        config.max_positions, " positions), got ", blocks);
-  check(blocks * config.block_tokens <= std::numeric_limits<std::int32_t>::max(), "num_blocks",
-        "expected at most 2^31 - 1 positions in the KV cache, got ", blocks, " blocks of ",
-        config.block_tokens);
-  layout.num_blocks = static_cast<std::int32_t>(blocks);
-  return layout;
-}
-
 EngineSpec make_spec(const EngineConfig& config, const ModelConfig& model, Device& device) {
   EngineSpec spec;
   spec.num_codebooks = model.num_codebooks;
@@ -52,7 +32,7 @@ EngineSpec make_spec(const EngineConfig& config, const ModelConfig& model, Devic
   spec.max_rows = config.max_rows;
   spec.max_sequences = config.max_sequences;
   spec.max_positions = config.max_positions;
-  spec.kv = make_layout(config);
+  spec.kv.block_tokens = config.block_tokens;  // how many blocks is planned last
   spec.asynchronous = config.asynchronous.value_or(device.kind() != DeviceKind::kCpu);
   return spec;
 }
@@ -81,7 +61,10 @@ NativeEngine::NativeEngine(const EngineConfig& config, const ModelConfig& model,
                            ModelWeights weights, std::unique_ptr<Ops> ops)
     : spec_(make_spec(config, model, ops->device())),
       max_blocks_(spec_.kv.blocks_for(spec_.max_positions)),
-      ops_(std::move(ops)) {
+      ops_(std::move(ops)),
+      timer_(device().make_timer()) {
+  const auto allocated = [&] { return static_cast<std::int64_t>(device().allocated_bytes()); };
+  memory_.weights = allocated();
   const DType activations =
       device().kind() == DeviceKind::kCpu ? DType::kF32 : weights.linear_dtype;
   const std::int32_t graph_rows =
@@ -90,14 +73,20 @@ NativeEngine::NativeEngine(const EngineConfig& config, const ModelConfig& model,
       model, std::move(weights),
       Decoder::Limits{std::max(spec_.max_rows, graph_rows), spec_.max_positions, activations},
       *ops_);
-  make_cache(model, activations);
   staging_ = std::make_unique<StepStaging>(
       device(), std::max(eager_words(spec_), DecodeGraphs::staged_words(graph_rows, max_blocks_)));
+  memory_.workspace = allocated() - memory_.weights;
+  make_cache(config, model, activations);
 }
 
-void NativeEngine::make_cache(const ModelConfig& model, DType dtype) {
+void NativeEngine::make_cache(const EngineConfig& config, const ModelConfig& model, DType dtype) {
+  const std::int64_t row = std::int64_t{model.num_kv_heads} * model.head_dim;
+  const std::int64_t block_bytes = 2 * std::int64_t{model.num_layers} * config.block_tokens * row *
+                                   static_cast<std::int64_t>(size_of(dtype));
+  const std::int32_t scratch = spec_.asynchronous ? 1 : 0;
+  spec_.kv = plan_cache(config, block_bytes, scratch, memory_, device());
   cache_.layout = spec_.kv;
-  cache_.layout.num_blocks += spec_.asynchronous ? 1 : 0;
+  cache_.layout.num_blocks += scratch;
   for (std::int32_t i = 0; i < 2 * model.num_layers; ++i) {
     kv_memory_.emplace_back(device(), dtype,
                             Shape{cache_.layout.num_slots(), model.num_kv_heads, model.head_dim});
@@ -127,7 +116,9 @@ void NativeEngine::forward(const StepBatch& batch, StepOutput& output) {
   if (tail_.enqueue) check_tail(batch, output, tail_);
   output.sampled = tail_.enqueue != nullptr;
   const bool decodes = graphs_ != nullptr && graphs_->takes(batch, output);
+  timer_->start();
   output.logits = decodes ? graphs_->run(batch) : run_eagerly(batch, output);
+  timer_->stop();
 }
 
 const float* NativeEngine::run(const DecoderBatch& batch, const TensorView& sampler_rows) {
@@ -194,6 +185,8 @@ LoadedEngine load_native_engine(const EngineConfig& config, Device& device, Thre
   info.block_tokens = engine->spec().kv.block_tokens;
   info.num_blocks = engine->spec().kv.num_blocks;
   info.kv_bytes = engine->kv_bytes();
+  info.weight_bytes = engine->memory().weights;
+  info.workspace_bytes = engine->memory().workspace;
   loaded.engine = std::move(engine);
   return loaded;
 }

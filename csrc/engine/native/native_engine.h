@@ -6,6 +6,7 @@
 
 #include "engine/factory.h"
 #include "engine/native/decode_graphs.h"
+#include "engine/native/memory_plan.h"
 #include "engine/native/step_staging.h"
 #include "model/decoder.h"
 
@@ -21,21 +22,25 @@ class NativeEngine final : public Engine {
   Device& device() override { return ops_->device(); }
   void forward(const StepBatch& batch, StepOutput& output) override;
   void attach(StepTail tail) override;
+  double device_seconds() override { return timer_->collect(); }
   // Keys and values of all layers.
   std::int64_t kv_bytes() const;
+  const MemoryUse& memory() const { return memory_; }  // without the cache; 0 on the CPU
 
  private:
-  void make_cache(const ModelConfig& model, DType dtype);
+  void make_cache(const EngineConfig& config, const ModelConfig& model, DType dtype);
   const float* run_eagerly(const StepBatch& batch, const StepOutput& output);
   const float* run(const DecoderBatch& batch, const TensorView& sampler_rows);
 
   EngineSpec spec_;
   const std::int32_t max_blocks_;  // of a sequence
+  MemoryUse memory_;
   std::unique_ptr<Ops> ops_;
   std::unique_ptr<Decoder> decoder_;
   std::vector<Tensor> kv_memory_;
   KvCache cache_;  // one block more than the spec's: the scratch block of DecodeGraphs
   std::unique_ptr<StepStaging> staging_;
+  std::unique_ptr<DeviceTimer> timer_;
   StepTail tail_;
   std::unique_ptr<DecodeGraphs> graphs_;  // null: none
 };

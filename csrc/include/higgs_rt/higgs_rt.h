@@ -54,11 +54,12 @@ typedef struct higgs_runtime_config {
   int32_t num_threads;   /* CPU compute threads; 0: all cores this process may use */
   int32_t max_batch;     /* requests that run at the same time */
   int32_t max_queue;     /* requests that may wait */
-  int32_t max_step_tokens;
+  int32_t max_step_tokens; /* rows of one step; 0: chosen by the device */
   int32_t max_sequence; /* prompt + generated positions of one request */
   int32_t block_tokens;
-  int32_t num_blocks;          /* KV blocks; 0: chosen from max_batch */
+  int32_t num_blocks;          /* KV blocks; 0: chosen from max_batch, on a GPU from its memory */
   int32_t max_buffered_chunks; /* per stream; a slower reader pauses its own request */
+  double gpu_memory_fraction;  /* in (0, 1]; the rest of the GPU's memory is left free */
 } higgs_runtime_config;
 
 typedef struct higgs_model_info {
@@ -77,6 +78,13 @@ typedef struct higgs_model_info {
   int32_t has_codec;
   int32_t sample_rate; /* Hz; 0 without a codec */
   int32_t samples_per_frame;
+  int32_t num_blocks; /* KV blocks */
+  int64_t kv_bytes;
+  int64_t weight_bytes; /* this and what follows: memory of the GPU, 0 on the CPU */
+  int64_t workspace_bytes;
+  int64_t codec_bytes;
+  int64_t graph_bytes;
+  int64_t device_bytes; /* what the GPU has */
 } higgs_model_info;
 
 typedef struct higgs_stats {
@@ -97,6 +105,8 @@ typedef struct higgs_stats {
   double forward_seconds;
   double sample_seconds;
   double step_seconds;
+  double wait_seconds;   /* of sample_seconds: waiting for a GPU */
+  double device_seconds; /* that a GPU worked on steps */
 } higgs_stats;
 
 void higgs_runtime_config_init(higgs_runtime_config* config, size_t struct_size);

@@ -103,11 +103,15 @@ struct RuntimeConfig {
   std::int32_t num_threads = 0;           // CPU compute threads; 0: all cores this process may use
   std::int32_t max_batch = 32;            // requests that run at the same time
   std::int32_t max_queue = 256;           // requests that may wait; one more is refused
-  std::int32_t max_step_tokens = 256;     // rows of one step, prompt chunks included
+  std::int32_t max_step_tokens = 0;       // rows of one step, prompt chunks included; 0: 256 on the
+                                          // CPU, 1024 on a GPU, or more for a larger max_batch
   std::int32_t max_sequence = 4096;       // prompt + generated positions of one request
-  std::int32_t block_tokens = 16;         // positions of a KV block
+  std::int32_t block_tokens = 16;         // positions of a KV block; with tensorrt a block is a
+                                          // whole sequence, as the plan says
   std::int32_t num_blocks = 0;            // KV blocks; 0: enough for max_batch sequences of
-                                          // 1024 positions, at least one of max_sequence
+                                          // 1024 positions (CPU) or of max_sequence, as far as
+                                          // the memory goes (GPU); at least one of max_sequence
+  double gpu_memory_fraction = 0.9;       // of the GPU's memory; the rest is left free
   std::int32_t max_buffered_chunks = 64;  // per stream; a slower reader pauses its own request
 };
 
@@ -131,6 +135,12 @@ struct ModelInfo {
   std::int32_t block_tokens = 0;
   std::int32_t num_blocks = 0;
   std::int64_t kv_bytes = 0;
+  // Memory of the GPU; 0 on the CPU, where weights are mapped files.
+  std::int64_t weight_bytes = 0;
+  std::int64_t workspace_bytes = 0;  // activations, tables, step staging, sampler
+  std::int64_t codec_bytes = 0;      // weights and working memory
+  std::int64_t graph_bytes = 0;
+  std::int64_t device_bytes = 0;     // what the GPU has
   bool has_codec = false;
   std::int32_t sample_rate = 0;
   std::int32_t samples_per_frame = 0;
@@ -152,8 +162,11 @@ struct RuntimeStats {
   std::int32_t waiting = 0;
   std::int32_t free_blocks = 0;
   std::int32_t total_blocks = 0;
+  // Time of the step thread. On a device that works asynchronously forward_seconds is enqueueing.
   double forward_seconds = 0;
-  double sample_seconds = 0;
+  double sample_seconds = 0;  // waiting for the device included
+  double wait_seconds = 0;    // of it, waiting for an asynchronous device
+  double device_seconds = 0;  // that a GPU worked on steps; 0 on the CPU
   double step_seconds = 0;  // whole loop iterations that had work
 };
 

@@ -41,6 +41,11 @@ _MODEL_FIELDS = (
     "block_tokens",
     "num_blocks",
     "kv_bytes",
+    "weight_bytes",
+    "workspace_bytes",
+    "codec_bytes",
+    "graph_bytes",
+    "device_bytes",
 )
 # What an installation may lack, and what for.
 _EXTRAS = {
