@@ -136,6 +136,8 @@ void Mailbox::count_step(const StepCounts& counts) {
   stats_.free_blocks = counts.free_blocks;
   stats_.forward_seconds += counts.forward_seconds;
   stats_.sample_seconds += counts.sample_seconds;
+  stats_.wait_seconds += counts.wait_seconds;
+  stats_.device_seconds += counts.device_seconds;
   stats_.step_seconds += counts.step_seconds;
 }
 

@@ -57,6 +57,8 @@ class Mailbox {
     std::int32_t free_blocks = 0;
     double forward_seconds = 0;
     double sample_seconds = 0;
+    double wait_seconds = 0;
+    double device_seconds = 0;
     double step_seconds = 0;
   };
   // Adds everything but free_blocks, which replaces the last value.

@@ -177,7 +177,10 @@ void StepLoop::fetch(std::size_t count) {
   if (count == 0) return;
   const Clock::time_point start = Clock::now();
   sampler_.fetch(columns_, sampled_);
-  counts_.sample_seconds += seconds_since(start);
+  const double seconds = seconds_since(start);
+  counts_.sample_seconds += seconds;
+  if (max_in_flight_ != 0) counts_.wait_seconds += seconds;
+  counts_.device_seconds += engine_.device_seconds();
 }
 
 void StepLoop::publish_column(Sequence& sequence, std::span<const std::int32_t> column,

@@ -79,6 +79,18 @@ class CollectingSink : public ColumnSink {
 enum class Mode { kPlain, kPipelined, kPipelinedNoTail };
 inline constexpr std::array kModes = {Mode::kPlain, Mode::kPipelined, Mode::kPipelinedNoTail};
 
+EngineSpec in_mode(EngineSpec spec, Mode mode);
+std::unique_ptr<Sampler> make_rig_sampler(FakeEngine& engine, std::int32_t rows, Mode mode);
+
+// A TEST whose body runs once for each `mode`.
+#define EACH_MODE(name) HIGGS_EACH_MODE(name, HIGGS_JOIN(mode_case_, __LINE__))
+#define HIGGS_EACH_MODE(name, body)            \
+  static void body(Mode mode);                 \
+  TEST(name) {                                 \
+    for (const Mode mode : kModes) body(mode); \
+  }                                            \
+  static void body([[maybe_unused]] Mode mode)
+
 // Engine, real CPU sampler and executor.
 struct Rig {
   Rig(const EngineSpec& spec, const ExecutorConfig& config, Mode mode = Mode::kPlain);

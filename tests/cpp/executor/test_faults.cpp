@@ -7,8 +7,8 @@
 using namespace higgs_rt;
 using namespace higgs_rt::testing;
 
-TEST("executor: an engine error ends the request that caused it and no other") {
-  Rig rig(roomy_spec(), small_config());
+EACH_MODE("executor: an engine error ends the request that caused it and no other") {
+  Rig rig(roomy_spec(), small_config(), mode);
   rig.engine.poison = 66;
   std::vector<std::pair<Request, std::shared_ptr<CollectingSink>>> all;
   Gate gate(rig.engine);
@@ -32,8 +32,9 @@ TEST("executor: an engine error ends the request that caused it and no other") {
   rig.check_clean();
 }
 
-TEST("executor: a step that fails for unknown reasons fails its requests, and later ones run") {
-  Rig rig(roomy_spec(), small_config());
+EACH_MODE(
+    "executor: a step that fails for unknown reasons fails its requests, and later ones run") {
+  Rig rig(roomy_spec(), small_config(), mode);
   rig.engine.before_step = [&, armed = true](const StepBatch&) mutable {
     if (std::exchange(armed, false)) throw std::runtime_error("device lost");
   };
@@ -96,8 +97,8 @@ class FailingSampler : public Sampler {
 
 }  // namespace
 
-TEST("executor: a throwing sink and logits without a maximum end their own request") {
-  Rig rig(roomy_spec(), small_config());
+EACH_MODE("executor: a throwing sink ends its own request") {
+  Rig rig(roomy_spec(), small_config(), mode);
   const auto broken = std::make_shared<ThrowingSink>();
   const auto good = std::make_shared<CollectingSink>();
   rig.executor.submit(long_request(), broken);
@@ -106,10 +107,11 @@ TEST("executor: a throwing sink and logits without a maximum end their own reque
   EXPECT_EQ(broken->answer().error, "[executor] on_column threw: sink is broken");
   expect_reference(*good, long_request(), rig.engine.spec());
   rig.check_clean();
+}
 
-  const EngineSpec spec = roomy_spec();
-  FakeEngine engine(spec);
-  FailingSampler sampler(make_cpu_sampler({4, spec.num_codebooks, spec.codebook_vocab}));
+EACH_MODE("executor: logits without a maximum end their own request") {
+  FakeEngine engine(in_mode(roomy_spec(), mode));
+  FailingSampler sampler(make_rig_sampler(engine, 4, mode));
   Executor executor(engine, sampler, small_config());
   const auto failed = std::make_shared<CollectingSink>();
   executor.submit(long_request(), failed);
@@ -120,8 +122,41 @@ TEST("executor: a throwing sink and logits without a maximum end their own reque
   EXPECT_EQ(failed->count(), 3);
 }
 
-TEST("executor: when the loop itself fails, everyone hears of it and nothing more is taken") {
-  Rig rig(roomy_spec(), small_config(2));
+namespace {
+
+// Cannot bring the fourth step's columns.
+class LosingSampler : public FailingSampler {
+ public:
+  using FailingSampler::FailingSampler;
+  void fetch(std::span<std::int32_t> columns, std::span<SampledRow> sampled) override {
+    FailingSampler::fetch(columns, sampled);
+    if (++count_ == 4) throw std::runtime_error("device lost");
+    if (!sampled.empty()) sampled[0].failed = sampled[0].finished = false;
+  }
+
+ private:
+  int count_ = 0;
+};
+
+}  // namespace
+
+EACH_MODE("executor: columns that cannot be fetched end the requests of their step") {
+  FakeEngine engine(in_mode(roomy_spec(), mode));
+  LosingSampler sampler(make_rig_sampler(engine, 4, mode));
+  Executor executor(engine, sampler, small_config());
+  const auto failed = std::make_shared<CollectingSink>();
+  executor.submit(long_request(), failed);
+  REQUIRE(failed->wait());
+  EXPECT_EQ(failed->answer().error, "device lost");
+  EXPECT_EQ(failed->count(), 4);
+  const auto later = std::make_shared<CollectingSink>();
+  executor.submit(text_request({1, 2}, 20), later);
+  REQUIRE(later->wait());
+  expect_reference(*later, text_request({1, 2}, 20), engine.spec());
+}
+
+EACH_MODE("executor: when the loop itself fails, everyone hears of it and nothing more is taken") {
+  Rig rig(roomy_spec(), small_config(2), mode);
   std::vector<std::shared_ptr<CollectingSink>> sinks = {std::make_shared<CollectingSink>(),
                                                         std::make_shared<LoopBreakingSink>(),
                                                         std::make_shared<CollectingSink>()};

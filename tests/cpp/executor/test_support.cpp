@@ -201,8 +201,6 @@ ErrorCode code_of(const std::function<void()>& body) {
   return ErrorCode::kInternal;
 }
 
-namespace {
-
 EngineSpec in_mode(EngineSpec spec, Mode mode) {
   spec.asynchronous = mode != Mode::kPlain;
   return spec;
@@ -214,8 +212,6 @@ std::unique_ptr<Sampler> make_rig_sampler(FakeEngine& engine, std::int32_t rows,
   if (mode == Mode::kPlain) return make_cpu_sampler(spec);
   return std::make_unique<LazySampler>(spec, engine.queue);
 }
-
-}  // namespace
 
 Rig::Rig(const EngineSpec& spec, const ExecutorConfig& config, Mode mode)
     : engine(in_mode(spec, mode)),
