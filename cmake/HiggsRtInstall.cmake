@@ -19,6 +19,9 @@ if(HIGGS_RT_CUDA)
   target_link_libraries(higgs_rt PUBLIC CUDA::cudart
     PRIVATE $<BUILD_INTERFACE:higgs_rt::cublasLt>)
 endif()
+if(HIGGS_RT_TENSORRT)
+  target_link_libraries(higgs_rt PRIVATE $<BUILD_INTERFACE:TensorRT::TensorRT>)
+endif()
 set_target_properties(higgs_rt PROPERTIES VERSION ${PROJECT_VERSION}
   SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
 

@@ -14,6 +14,7 @@ Backend load_backend(const RuntimeConfig& config, std::int32_t max_sequences) {
   backend.pool = std::make_unique<ThreadPool>(config.num_threads);
   LoadedEngine loaded = load_engine({.model_dir = config.model_dir,
                                      .backend = config.backend,
+                                     .plan_dir = config.plan_dir,
                                      .max_rows = config.max_step_tokens,
                                      .max_sequences = max_sequences,
                                      .max_positions = config.max_sequence,

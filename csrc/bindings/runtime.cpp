@@ -14,19 +14,19 @@ void bind_config(py::module_& module) {
   py::class_<RuntimeConfig>(module, "RuntimeConfig")
       .def(
           py::init([](std::string model_dir, std::string codec_dir, std::string device,
-                      std::string backend, std::int32_t num_threads,
+                      std::string backend, std::string plan_dir, std::int32_t num_threads,
                       std::int32_t max_batch, std::int32_t max_queue, std::int32_t max_step_tokens,
                       std::int32_t max_sequence, std::int32_t block_tokens, std::int32_t num_blocks,
                       std::int32_t max_buffered_chunks, double gpu_memory_fraction) {
             return RuntimeConfig{
                 std::move(model_dir), std::move(codec_dir), std::move(device), std::move(backend),
-                num_threads,          max_batch,         max_queue,
+                std::move(plan_dir),  num_threads,          max_batch,         max_queue,
                 max_step_tokens,      max_sequence,         block_tokens,      num_blocks,
                 gpu_memory_fraction,  max_buffered_chunks};
           }),
           py::arg("model_dir"), py::kw_only(), py::arg("codec_dir") = d.codec_dir,
           py::arg("device") = d.device, py::arg("backend") = d.backend,
-          py::arg("num_threads") = d.num_threads,
+          py::arg("plan_dir") = d.plan_dir, py::arg("num_threads") = d.num_threads,
           py::arg("max_batch") = d.max_batch, py::arg("max_queue") = d.max_queue,
           py::arg("max_step_tokens") = d.max_step_tokens, py::arg("max_sequence") = d.max_sequence,
           py::arg("block_tokens") = d.block_tokens, py::arg("num_blocks") = d.num_blocks,
@@ -36,6 +36,7 @@ void bind_config(py::module_& module) {
       .def_readwrite("codec_dir", &RuntimeConfig::codec_dir)
       .def_readwrite("device", &RuntimeConfig::device)
       .def_readwrite("backend", &RuntimeConfig::backend)
+      .def_readwrite("plan_dir", &RuntimeConfig::plan_dir)
       .def_readwrite("num_threads", &RuntimeConfig::num_threads)
       .def_readwrite("max_batch", &RuntimeConfig::max_batch)
       .def_readwrite("max_queue", &RuntimeConfig::max_queue)

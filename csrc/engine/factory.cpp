@@ -8,7 +8,7 @@ namespace higgs_rt {
 
 LoadedEngine load_engine(const EngineConfig& config, Device& device, ThreadPool& pool) {
   if (config.backend == "native") return load_native_engine(config, device, pool);
-  if (config.backend == "tensorrt") return load_tensorrt_engine(config, device);
+  if (config.backend == "tensorrt") return load_tensorrt_engine(config, device, pool);
   fail(ErrorCode::kInvalidArgument, "backend", "expected native or tensorrt, got \"",
        config.backend, "\"");
 }

@@ -14,6 +14,7 @@ namespace higgs_rt {
 struct EngineConfig {
   std::string model_dir;
   std::string backend = "native";  // or "tensorrt"
+  std::string plan_dir = "";       // of the tensorrt backend; empty: <model_dir>/tensorrt
   std::int32_t max_rows = 256;
   std::int32_t max_sequences = 32;
   std::int32_t max_positions = 4096;  // of one sequence

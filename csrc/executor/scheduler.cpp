@@ -65,7 +65,7 @@ class Planner {
       for (const std::int32_t victim : victims_of(i)) {
         victims.push_back(victim);
         available += all_[victim].blocks;
-        if (starts && !all_[victim].paused) --needed;
+        if (starts && reserves(victim)) --needed;
         if (available >= needed) break;
       }
       if (available < needed) return false;
@@ -80,9 +80,13 @@ class Planner {
   std::int32_t reserve_for_others(std::int32_t i) const {
     std::int32_t count = 0;
     for (std::int32_t j = 0; j < num_running_; ++j) {
-      if (j != i && !all_[j].paused && all_[j].blocks > 0) ++count;
+      if (j != i && reserves(j)) ++count;
     }
     return count;
+  }
+
+  bool reserves(std::int32_t j) const {
+    return !all_[j].paused && all_[j].blocks > 0 && all_[j].blocks < limits_.max_sequence_blocks;
   }
 
   std::vector<std::int32_t> victims_of(std::int32_t i) const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -13,6 +14,8 @@ struct SchedulerLimits {
   std::int32_t max_batch = 0;        // sequences admitted at the same time
   std::int32_t max_step_tokens = 0;  // rows of one step; more than max_batch
   KvLayout kv;
+  // Blocks that a sequence can come to hold. One that holds them needs none in reserve.
+  std::int32_t max_sequence_blocks = std::numeric_limits<std::int32_t>::max();
 };
 
 // What the policy knows about a sequence. One that was preempted has computed = blocks = 0.
@@ -40,9 +43,9 @@ struct Plan {
 // max_step_tokens; a running stream therefore never waits for a prompt. A sequence that lacks
 // blocks takes them from paused sequences, most recently admitted first, then from more recently
 // admitted ones that are not part of this step. A prompt starts only when all its blocks are there
-// and one is left for every running sequence, and nothing younger starts before it. When any
-// sequence is not paused and each fits the pool alone, the plan has work, and the oldest of them is
-// never preempted.
+// and one is left for every running sequence that may need it, and nothing younger starts before
+// it. When any sequence is not paused and each fits the pool alone, the plan has work, and the
+// oldest of them is never preempted.
 Plan make_plan(const SchedulerLimits& limits, std::span<const SequenceView> running,
                std::span<const SequenceView> waiting, std::int32_t free_blocks);
 

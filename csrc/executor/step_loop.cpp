@@ -25,7 +25,8 @@ StepLoop::StepLoop(Engine& engine, Sampler& sampler, const ExecutorConfig& confi
       sampler_(sampler),
       mailbox_(mailbox),
       pool_(pool),
-      limits_{config.max_batch, config.max_step_tokens, engine.spec().kv},
+      limits_{config.max_batch, config.max_step_tokens, engine.spec().kv,
+              engine.spec().kv.blocks_for(config.max_sequence)},
       max_in_flight_(engine.spec().asynchronous ? Sampler::kMaxSteps - 1 : 0),
       after_step_(std::move(after_step)) {
   for (std::int32_t row = config.max_batch - 1; row >= 0; --row) free_rows_.push_back(row);

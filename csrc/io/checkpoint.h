@@ -22,6 +22,8 @@ class Checkpoint {
   explicit Checkpoint(const std::string& directory);
 
   const std::string& directory() const { return directory_; }
+  // In order of file name.
+  const std::vector<std::unique_ptr<SafetensorsFile>>& files() const { return files_; }
   bool contains(const std::string& name) const { return places_.count(name) != 0; }
   std::vector<std::string> names() const;
   // "file.safetensors:tensor", for messages. The tensor must exist.

@@ -55,6 +55,14 @@ std::int32_t JsonObject::positive(const std::string& name,
   return value;
 }
 
+std::int64_t JsonObject::count(const std::string& name) const {
+  const Json* value = find(name);
+  if (value == nullptr || value->type() != Json::Type::kInteger || value->integer_value() < 0) {
+    refuse(name, "an integer >= 0");
+  }
+  return value->integer_value();
+}
+
 double JsonObject::number(const std::string& name, std::optional<double> fallback) const {
   const Json* value = find(name);
   if (value == nullptr && fallback) return *fallback;
@@ -98,6 +106,16 @@ JsonObject JsonObject::object(const std::string& name) const {
   const Json* value = find(name);
   if (value == nullptr || !value->is_object()) refuse(name, "an object");
   return {*value, where_ + ":" + name};
+}
+
+std::vector<JsonObject> JsonObject::objects(const std::string& name) const {
+  const Json* value = find(name);
+  if (value == nullptr || !value->is_array()) refuse(name, "an array of objects");
+  std::vector<JsonObject> out;
+  for (std::size_t i = 0; i < value->items().size(); ++i) {
+    out.emplace_back(value->items()[i], where_ + ":" + name + ":" + std::to_string(i));
+  }
+  return out;
 }
 
 void JsonObject::require_flag(const std::string& name, bool expected) const {

@@ -30,6 +30,8 @@ class JsonObject {
   // Any integer in int32.
   std::int32_t integer(const std::string& name,
                        std::optional<std::int32_t> fallback = std::nullopt) const;
+  // In [0, 2^63).
+  std::int64_t count(const std::string& name) const;
   double number(const std::string& name, std::optional<double> fallback = std::nullopt) const;
   // true, false, or the integers 1 and 0 that some published files have instead.
   bool boolean(const std::string& name, std::optional<bool> fallback = std::nullopt) const;
@@ -37,6 +39,8 @@ class JsonObject {
                    std::optional<std::string> fallback = std::nullopt) const;
   std::vector<std::int32_t> integers(const std::string& name) const;
   JsonObject object(const std::string& name) const;
+  // The objects of an array; messages say [where:name:index:field].
+  std::vector<JsonObject> objects(const std::string& name) const;
 
   [[noreturn]] void refuse(const std::string& name, const std::string& expected) const;
   // Refuses a field that has another value; an absent one passes.

@@ -12,7 +12,6 @@ namespace higgs_rt {
 
 namespace {
 
-constexpr std::size_t kLengthBytes = 8;
 constexpr std::size_t kMaxHeaderBytes = 100'000'000;  // the format's own limit
 
 // Bytes of one element; 0 for a type that the format does not have or that is not whole bytes.
@@ -100,23 +99,24 @@ void check_contiguous(const std::map<std::string, SafetensorsFile::Entry>& entri
 }  // namespace
 
 SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path), file_(path) {
-  check(file_.size() >= kLengthBytes, path.c_str(), "expected a safetensors file, got ",
+  check(file_.size() >= kHeaderBegin, path.c_str(), "expected a safetensors file, got ",
         file_.size(), " bytes (truncated?)");
   std::uint64_t length = 0;
-  for (std::size_t i = 0; i < kLengthBytes; ++i) {
+  for (std::size_t i = 0; i < kHeaderBegin; ++i) {
     length |= std::uint64_t{static_cast<unsigned char>(file_.data()[i])} << (8 * i);
   }
-  check(length <= kMaxHeaderBytes && length <= file_.size() - kLengthBytes, path.c_str(),
+  check(length <= kMaxHeaderBytes && length <= file_.size() - kHeaderBegin, path.c_str(),
         "expected a header of at most ",
-        std::min<std::size_t>(kMaxHeaderBytes, file_.size() - kLengthBytes), " bytes, got ", length,
+        std::min<std::size_t>(kMaxHeaderBytes, file_.size() - kHeaderBegin), " bytes, got ", length,
         " (truncated, or no safetensors file?)");
-  const std::size_t data = kLengthBytes + length;
-  const Json header = Json::parse(file_.text().substr(kLengthBytes, length), path);
-  check(header.is_object(), path.c_str(), "expected an object as header, got ", header.describe());
-  for (std::size_t i = 0; i < header.keys().size(); ++i) {
-    const std::string& name = header.keys()[i];
+  header_size_ = length;
+  const std::size_t data = kHeaderBegin + length;
+  const Json json = Json::parse(header(), path);
+  check(json.is_object(), path.c_str(), "expected an object as header, got ", json.describe());
+  for (std::size_t i = 0; i < json.keys().size(); ++i) {
+    const std::string& name = json.keys()[i];
     if (name == "__metadata__") continue;
-    entries_[name] = parse_entry(header.items()[i], path + ":" + name, data, file_.size());
+    entries_[name] = parse_entry(json.items()[i], path + ":" + name, data, file_.size());
   }
   check_contiguous(entries_, path, data, file_.size());
 }

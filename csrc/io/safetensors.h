@@ -3,6 +3,7 @@
 
 #include <map>
 #include <string>
+#include <string_view>
 
 #include "core/tensor.h"
 #include "io/mapped_file.h"
@@ -20,16 +21,22 @@ class SafetensorsFile {
     std::size_t end = 0;
   };
 
+  static constexpr std::size_t kHeaderBegin = 8;  // its length stands before it
+
   // Throws Error that names the file, and the tensor where one is at fault.
   explicit SafetensorsFile(const std::string& path);
 
   const std::string& path() const { return path_; }
   const std::map<std::string, Entry>& entries() const { return entries_; }
   const char* data() const { return file_.data(); }
+  std::size_t size() const { return file_.size(); }
+  // The JSON header as it is stored.
+  std::string_view header() const { return file_.text().substr(kHeaderBegin, header_size_); }
 
  private:
   std::string path_;
   MappedFile file_;
+  std::size_t header_size_ = 0;
   std::map<std::string, Entry> entries_;
 };
 

@@ -119,6 +119,7 @@ class RuntimeConfig:
     codec_dir: str
     device: str
     backend: str
+    plan_dir: str
     num_threads: int
     max_batch: int
     max_queue: int
@@ -135,6 +136,7 @@ class RuntimeConfig:
         codec_dir: str = "",
         device: str = "cpu",
         backend: str = "native",
+        plan_dir: str = "",
         num_threads: int = 0,
         max_batch: int = 32,
         max_queue: int = 256,

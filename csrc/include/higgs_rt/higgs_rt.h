@@ -51,6 +51,7 @@ typedef struct higgs_runtime_config {
   const char* codec_dir; /* "": <model_dir>/codec; "none": no codec, frames only */
   const char* device;    /* "cpu", "cuda", "cuda:N" */
   const char* backend;   /* "native" or "tensorrt" */
+  const char* plan_dir;  /* of the tensorrt backend; "": <model_dir>/tensorrt */
   int32_t num_threads;   /* CPU compute threads; 0: all cores this process may use */
   int32_t max_batch;     /* requests that run at the same time */
   int32_t max_queue;     /* requests that may wait */

@@ -100,6 +100,7 @@ struct RuntimeConfig {
   std::string codec_dir;  // codec directory; empty: <model_dir>/codec; "none": no codec
   std::string device = "cpu";
   std::string backend = "native";         // or "tensorrt"
+  std::string plan_dir = "";              // of the tensorrt backend; empty: <model_dir>/tensorrt
   std::int32_t num_threads = 0;           // CPU compute threads; 0: all cores this process may use
   std::int32_t max_batch = 32;            // requests that run at the same time
   std::int32_t max_queue = 256;           // requests that may wait; one more is refused

@@ -54,6 +54,16 @@ TEST("scheduler: nothing overtakes a waiting sequence that lacks blocks") {
   EXPECT_EQ(text(make_plan(limits(8, 64), running, waiting, 13)), "+2 0:1 1:40 2:1");
 }
 
+TEST("scheduler: sequences that can grow no more need no block in reserve") {
+  SchedulerLimits slots = limits(4, 64, 100);  // a block is a whole sequence
+  slots.max_sequence_blocks = 1;
+  const Views running = {decoding(9, 100), decoding(7, 100), {50, 10, 1, false}};
+  const Views waiting = {{.size = 5}, {.size = 6}};
+  EXPECT_EQ(text(make_plan(slots, running, waiting, 1)), "+1 0:1 1:1 2:40 3:5");
+  slots.max_sequence_blocks = 2;
+  EXPECT_EQ(text(make_plan(slots, running, waiting, 1)), "+0 0:1 1:1 2:40");
+}
+
 TEST("scheduler: a decode without a block preempts the most recently admitted") {
   const Views running = {decoding(9), decoding(7), decoding(6)};  // the first needs a block
   EXPECT_EQ(text(make_plan(limits(4, 16), running, {}, 0)), "-2 +0 0:1 1:1");
