@@ -52,16 +52,18 @@ class _Stored:
 
 
 def checkpoint_files(directory: Path) -> list[Path]:
-    """The safetensors files that the checkpoint uses, by name."""
+    """The safetensors files that the checkpoint uses, by name, chosen as csrc/io/checkpoint.h does:
+    released directories carry a consolidated copy beside the files of the index.
+    """
     single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
-    if single.is_file():
-        return [single]
     if index.is_file():
         try:
             names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise BuildError(f"[{index}] expected an object weight_map, got {error!r}") from None
         return [directory / name for name in sorted(names)]
+    if single.is_file():
+        return [single]
     files = sorted(directory.glob("*.safetensors"))
     if not files:
         raise BuildError(f"[{directory}] expected safetensors files, got none")
