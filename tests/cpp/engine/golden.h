@@ -3,7 +3,9 @@
 
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "engine/factory.h"
 #include "engine/sequence_runner.h"
@@ -15,8 +17,10 @@ namespace higgs_rt::testing {
 inline std::string golden_dir() { return std::string(HIGGS_RT_GOLDEN_DIR) + "/lm/"; }
 
 struct Model {
-  explicit Model(const std::string& layout, std::int32_t max_rows = 64)
-      : device(make_cpu_device()), pool(2) {
+  explicit Model(const std::string& layout, std::int32_t max_rows = 64,
+                 std::unique_ptr<Device> on = make_cpu_device(),
+                 std::optional<bool> asynchronous = std::nullopt)
+      : device(std::move(on)), pool(2) {
     EngineConfig config;
     config.model_dir = golden_dir() + layout;
     config.max_rows = max_rows;
@@ -24,6 +28,7 @@ struct Model {
     config.max_positions = 64;
     config.block_tokens = 4;
     config.num_blocks = 48;
+    config.asynchronous = asynchronous;
     loaded = load_engine(config, *device, pool);
   }
   Engine& engine() { return *loaded.engine; }
