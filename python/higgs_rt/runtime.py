@@ -45,6 +45,8 @@ class Runtime:
         convention: Convention,
         max_text_chars: int,
         settings: SpeechSettings,
+        max_batch: int,
+        max_queue: int,
     ) -> None:
         """For `load`, which see."""
         self._native = runtime
@@ -60,6 +62,8 @@ class Runtime:
         )
         self.settings = settings
         self.max_text_chars = max_text_chars
+        self.max_batch = max_batch
+        self.max_queue = max_queue
 
     @classmethod
     def load(
@@ -119,6 +123,8 @@ class Runtime:
             convention=convention,
             max_text_chars=max_text_chars,
             settings=read_settings(files.model_dir),
+            max_batch=max_batch,
+            max_queue=max_queue,
         )
 
     def speak(self, text: Text, **options: Unpack[SpeakOptions]) -> Speech:

@@ -81,8 +81,8 @@ def until(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 def decoded(data: bytes, name: str) -> NDArray[np.float32]:
     if name == "pcm":
-        return np.frombuffer(data, "<i2").astype(np.float32) / 32767
-    with av.open(io.BytesIO(data)) as container:
+        return np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32767)
+    with av.open(io.BytesIO(data), "r") as container:
         rate = container.streams.audio[0].rate
         frames = [frame.to_ndarray() for frame in container.decode(audio=0)]
     samples = np.concatenate([frame.reshape(-1) for frame in frames])
@@ -175,7 +175,7 @@ def test_encoders_take_any_pieces() -> None:
     rng = np.random.default_rng(0)
     samples = (rng.standard_normal(30000) * 0.1).astype(np.float32)
     for name in ("wav", "pcm", "flac"):
-        encoder = make_encoder(name, 24000)  # type: ignore[arg-type]
+        encoder = make_encoder(name, 24000)
         data = b"".join(encoder.encode(part) for part in np.split(samples, [1, 1, 777, 20000]))
         got = decoded(data + encoder.finish(), name)
         np.testing.assert_array_equal(pcm16(got), pcm16(samples))
@@ -278,7 +278,7 @@ def test_errors_name_the_field(client: openai.OpenAI) -> None:
     }.items():
         with pytest.raises(openai.BadRequestError, match=f"{field}|text") as caught:
             client.audio.speech.create(
-                model="tts-1", voice="slt", **{"input": "Hi.", "extra_body": {field: value}}
+                model="tts-1", voice="slt", input="Hi.", extra_body={field: value}
             )
         assert caught.value.type == "invalid_request_error"
 

@@ -29,7 +29,7 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
         "description": "A chat completion whose message has audio.",
         "content": {
             "application/json": {"schema": {"type": "object"}},
-            "text/event-stream": {"schema": {"type": "string"}},
+            "text/event-stream": {},
         },
     }
 }

@@ -19,7 +19,7 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
         "description": "The audio, as it is made.",
         "content": {
             **dict.fromkeys(MEDIA_TYPES.values(), _BINARY),
-            "text/event-stream": {"schema": {"type": "string"}},
+            "text/event-stream": {},
         },
         "headers": {
             "X-Higgs-Seed": {"schema": {"type": "integer"}, "description": "Repeats the answer."},
