@@ -73,6 +73,7 @@ class Runtime:
         device: str = "cpu",
         *,
         backend: str = "native",
+        plan_dir: str | Path | None = None,
         threads: int = 0,
         max_batch: int = 32,
         max_queue: int = 256,
@@ -88,12 +89,13 @@ class Runtime:
     ) -> Runtime:
         """Load a model directory (either layout); None is the packaged demo model.
 
-        codec: its directory, `<model>/codec` by default. threads: 0 uses all cores. max_batch:
-        requests at a time. max_queue: requests that wait; one more is refused. max_sequence:
-        positions of one request, prompt and speech. num_blocks: KV blocks of `block_tokens`
-        positions, 0 chooses: on a GPU what gpu_memory_fraction of its memory leaves room for.
-        max_text_chars: characters of a text that is given as one string. voices: the folder of
-        stored voices. convention: prompt format, "original" or "transformers".
+        codec: its directory, `<model>/codec` by default. plan_dir: the plans of backend "tensorrt",
+        `<model>/tensorrt` by default. threads: 0 uses all cores. max_batch: requests at a time.
+        max_queue: requests that wait; one more is refused. max_sequence: positions of one request,
+        prompt and speech. num_blocks: KV blocks of `block_tokens` positions, 0 chooses: on a
+        GPU what gpu_memory_fraction of its memory leaves room for. max_text_chars: characters of a
+        text that is given as one string. voices: the folder of stored voices. convention: prompt
+        format, "original" or "transformers".
 
         Raises CheckpointError naming the file, tensor or field at fault.
         """
@@ -105,6 +107,7 @@ class Runtime:
             codec_dir=str(files.codec_dir),
             device=device,
             backend=backend,
+            plan_dir="" if plan_dir is None else str(plan_dir),
             num_threads=integer("threads", threads),
             max_batch=integer("max_batch", max_batch),
             max_queue=integer("max_queue", max_queue),

@@ -42,6 +42,7 @@ void TensorRtEngine::forward(const StepBatch& batch, StepOutput& output) {
   check_batch(batch, output, spec_);
   if (tail_.enqueue) check_tail(batch, output, tail_);
   calls_.split(batch, valid_);
+  timer_->start();
   sources_.assign(batch.logit_rows.size(), 0);
   const auto note_logits = [&](const PlanCall& call, std::int64_t row) {
     for (const std::int32_t entry : call.wanted) {
@@ -66,6 +67,7 @@ void TensorRtEngine::forward(const StepBatch& batch, StepOutput& output) {
   output.logits = ordered_logits();
   if (tail_.enqueue && !decode_has_tail) run_tail(batch, output.logits);
   output.sampled = tail_.enqueue != nullptr;
+  timer_->stop();
 }
 
 // What the next step must know of the slots: the positions that must not be overwritten.

@@ -43,6 +43,7 @@ class TensorRtEngine final : public Engine {
   void forward(const StepBatch& batch, StepOutput& output) override;
   // Records every bucket. A plan that cannot be recorded runs without graphs and says so once.
   void attach(StepTail tail) override;
+  double device_seconds() override { return timer_->collect(); }
   std::int64_t kv_bytes() const { return manifest_.slot_bytes * spec_.kv.num_blocks; }
   const PlanCounts& counts() const { return counts_; }
 
@@ -95,6 +96,7 @@ class TensorRtEngine final : public Engine {
   std::unique_ptr<PlanRuntime> runtime_;
   std::unique_ptr<Plan> plan_;
   std::unique_ptr<Ops> ops_;
+  std::unique_ptr<DeviceTimer> timer_;
   std::vector<Tensor> weights_;  // in the order of the manifest's weight_inputs
   std::vector<Layer> layers_;
   std::vector<std::int32_t> valid_;  // [slots]: positions written for the slot's latest owner
