@@ -1,7 +1,10 @@
 #include "ops/cuda/linear_paths.h"
 
+#include <algorithm>
+
 #include "core/check.h"
 #include "core/cuda/cuda_check.h"
+#include "ops/cuda/kernels/joined.h"
 
 namespace higgs_rt {
 
@@ -45,6 +48,34 @@ TensorView LinearPaths::joined(std::int64_t rows, std::int64_t width) {
     joined_.emplace_back(device_, DType::kBF16, Shape{kJoinedRows * width});
   }
   return {joined_.back().view().data, DType::kBF16, {rows, width}};
+}
+
+cudaError_t LinearPaths::joined_qkv(const TensorView& y, const TensorView& weight, QkvOutput out) {
+  for (std::int64_t begin = 0; begin < y.dim(0); begin += kJoinedRows) {
+    const std::int64_t count = std::min(y.dim(0) - begin, kJoinedRows);
+    const TensorView product = joined(count, weight.dim(0));
+    cublas_.product(y.slice(begin, count), weight, product, false);
+    const cudaError_t result = launch_joined_qkv(static_cast<const __nv_bfloat16*>(product.data),
+                                                 out, static_cast<int>(count), device_.stream());
+    if (result != cudaSuccess) return result;
+    out.q += count * out.heads * out.dim, out.position += count, out.slot += count;
+  }
+  return cudaSuccess;
+}
+
+cudaError_t LinearPaths::joined_swiglu(const TensorView& y, const TensorView& weight,
+                                       const TensorView& out) {
+  for (std::int64_t begin = 0; begin < y.dim(0); begin += kJoinedRows) {
+    const std::int64_t count = std::min(y.dim(0) - begin, kJoinedRows);
+    const TensorView product = joined(count, weight.dim(0));
+    cublas_.product(y.slice(begin, count), weight, product, false);
+    const cudaError_t result = launch_joined_swiglu(
+        static_cast<const __nv_bfloat16*>(product.data),
+        static_cast<__nv_bfloat16*>(out.slice(begin, count).data), static_cast<int>(count),
+        static_cast<int>(out.dim(1)), device_.stream());
+    if (result != cudaSuccess) return result;
+  }
+  return cudaSuccess;
 }
 
 bool follows(const TensorView& view, const TensorView& next) {

@@ -35,12 +35,18 @@ class LinearPaths {
 
   const StreamDevice& stream() const { return stream_; }
   CublasLt& cublas() { return cublas_; }
+
+  // Products by cuBLASLt with a weight of several matrices, and what follows them; y [R, I], out
+  // [R, F].
+  cudaError_t joined_qkv(const TensorView& y, const TensorView& weight, QkvOutput out);
+  cudaError_t joined_swiglu(const TensorView& y, const TensorView& weight, const TensorView& out);
+
+ private:
+  static constexpr std::int64_t kJoinedRows = 1024;  // more rows go in several passes
   // [rows, width] bf16, working memory until the next call. It grows outside of captures only:
   // throws kInternal in one.
   TensorView joined(std::int64_t rows, std::int64_t width);
-  static constexpr std::int64_t kJoinedRows = 1024;  // more rows go in several passes
 
- private:
   CudaDevice& device_;
   StreamDevice stream_;
   CublasLt cublas_;

@@ -1,7 +1,6 @@
 // The decoder's stages, fused where a matrix product has a fast form; elsewhere the default over
 // the single operations (ops/stages.cpp).
 #include "ops/cuda/checks.h"
-#include "ops/cuda/kernels/joined.h"
 #include "ops/cuda/linear_paths.h"
 
 namespace higgs_rt {
@@ -28,18 +27,62 @@ NormRows norm_rows(const TensorView& x, const TensorView& norm, float eps) {
   return rows;
 }
 
-// The type of a norm is one of two; that of two norms is one.
-void expect_norms(const char* op, const TensorView& text, const TensorView& audio,
-                  std::int64_t size) {
-  expect_cuda_real(op, "text_norm", text, {size});
-  expect_cuda(op, "audio_norm", audio, text.dtype, {size});
-}
-
 bool addresses_fit(std::initializer_list<const TensorView*> views) {
   for (const TensorView* view : views) {
     if (reinterpret_cast<std::uintptr_t>(view->data) % 16 != 0) return false;
   }
   return true;
+}
+
+// The sizes of attention_input, found once its shapes are right.
+struct QkvShape {
+  std::int64_t rows, size, heads, kv_heads, dim;
+  std::int64_t outputs() const { return (heads + 2 * kv_heads) * dim; }
+};
+
+QkvShape check_attention_input(const TensorView& x, const Ops::AttentionInput& input,
+                               const TensorView& q, const TensorView& k_cache,
+                               const TensorView& v_cache) {
+  constexpr const char* kOp = "attention_input";
+  const QkvShape s = {x.dim(0), x.dim(1), q.dim(1), k_cache.dim(1), q.dim(2)};
+  expect_cuda(kOp, "x", x, DType::kF32, {s.rows, s.size});
+  expect_cuda(kOp, "q", q, DType::kBF16, {s.rows, s.heads, s.dim});
+  expect_cuda(kOp, "q_weight", input.q_weight, DType::kBF16, {s.heads * s.dim, s.size});
+  expect_cuda(kOp, "k_weight", input.k_weight, DType::kBF16, {s.kv_heads * s.dim, s.size});
+  expect_cuda(kOp, "v_weight", input.v_weight, DType::kBF16, {s.kv_heads * s.dim, s.size});
+  expect_cuda(kOp, "k_cache", k_cache, DType::kBF16, {k_cache.dim(0), s.kv_heads, s.dim});
+  expect_cuda(kOp, "v_cache", v_cache, DType::kBF16, k_cache.shape);
+  expect_cuda(kOp, "position", input.position, DType::kI32, {s.rows});
+  expect_cuda(kOp, "slot", input.slot, DType::kI32, {s.rows});
+  expect_cuda(kOp, "rope", input.rope, DType::kF32, {input.rope.dim(0), s.dim / 2, 2});
+  expect_cuda(kOp, "normed", input.normed, DType::kBF16, {s.rows, s.size});
+  expect_cuda_real(kOp, "text_norm", input.text_norm, {s.size});
+  expect_cuda(kOp, "audio_norm", input.audio_norm, input.text_norm.dtype, {s.size});
+  return s;
+}
+
+QkvOutput qkv_output(const Ops::AttentionInput& input, const QkvShape& shape, const TensorView& q,
+                     const TensorView& k_cache, const TensorView& v_cache) {
+  return {bf16_of(q),
+          bf16_of(k_cache),
+          bf16_of(v_cache),
+          input.position.as<std::int32_t>(),
+          input.slot.as<std::int32_t>(),
+          input.rope.as<float>(),
+          static_cast<int>(shape.heads),
+          static_cast<int>(shape.kv_heads),
+          static_cast<int>(shape.dim)};
+}
+
+// Whether q, k, v are one matrix of the type and place that the fast forms take.
+bool fast_attention_input(const TensorView& x, const Ops::AttentionInput& input,
+                          const TensorView& q, const TensorView& k_cache,
+                          const TensorView& v_cache) {
+  return input.q_weight.dtype == DType::kBF16 && follows(input.q_weight, input.k_weight) &&
+         follows(input.k_weight, input.v_weight) && q.dtype == DType::kBF16 && q.dim(2) % 2 == 0 &&
+         input.text_norm.dtype == input.audio_norm.dtype &&
+         addresses_fit(
+             {&x, &q, &k_cache, &v_cache, &input.normed, &input.text_norm, &input.audio_norm});
 }
 
 }  // namespace
@@ -50,46 +93,19 @@ void CudaOps::attention_input(const TensorView& x, const AttentionInput& input, 
   expect_cuda_rank(kOp, "x", x, 2);
   expect_cuda_rank(kOp, "q", q, 3);
   expect_cuda_rank(kOp, "k_cache", k_cache, 3);
-  const std::int64_t rows = x.dim(0), size = x.dim(1), text = input.num_text_rows;
-  const std::int64_t heads = q.dim(1), dim = q.dim(2), kv_heads = k_cache.dim(1);
-  const std::int64_t outputs = (heads + 2 * kv_heads) * dim;
+  const std::int64_t rows = x.dim(0), text = input.num_text_rows;
   if (rows == 0) return;
-  const bool one_matrix = input.q_weight.dtype == DType::kBF16 &&
-                          follows(input.q_weight, input.k_weight) &&
-                          follows(input.k_weight, input.v_weight);
-  if (!one_matrix || q.dtype != DType::kBF16 || dim % 2 != 0 ||
-      input.text_norm.dtype != input.audio_norm.dtype ||
-      !addresses_fit(
-          {&x, &q, &k_cache, &v_cache, &input.normed, &input.text_norm, &input.audio_norm})) {
+  if (!fast_attention_input(x, input, q, k_cache, v_cache)) {
     return Ops::attention_input(x, input, q, k_cache, v_cache);
   }
-  expect_cuda(kOp, "x", x, DType::kF32, {rows, size});
-  expect_cuda(kOp, "q", q, DType::kBF16, {rows, heads, dim});
-  expect_cuda(kOp, "q_weight", input.q_weight, DType::kBF16, {heads * dim, size});
-  expect_cuda(kOp, "k_weight", input.k_weight, DType::kBF16, {kv_heads * dim, size});
-  expect_cuda(kOp, "v_weight", input.v_weight, DType::kBF16, {kv_heads * dim, size});
-  expect_cuda(kOp, "k_cache", k_cache, DType::kBF16, {k_cache.dim(0), kv_heads, dim});
-  expect_cuda(kOp, "v_cache", v_cache, DType::kBF16, k_cache.shape);
-  expect_cuda(kOp, "position", input.position, DType::kI32, {rows});
-  expect_cuda(kOp, "slot", input.slot, DType::kI32, {rows});
-  expect_cuda(kOp, "rope", input.rope, DType::kF32, {input.rope.dim(0), dim / 2, 2});
-  expect_cuda(kOp, "normed", input.normed, DType::kBF16, {rows, size});
-  expect_norms(kOp, input.text_norm, input.audio_norm, size);
-  const TensorView weight = join_rows(input.q_weight, outputs);
-  const LinearPath path = linear_->choose(rows, weight, true, dim);
-  if (path == LinearPath::kPlain || (path == LinearPath::kCublasLt && dim % 16 != 0)) {
+  const QkvShape shape = check_attention_input(x, input, q, k_cache, v_cache);
+  const TensorView weight = join_rows(input.q_weight, shape.outputs());
+  const LinearPath path = linear_->choose(rows, weight, true, shape.dim);
+  if (path == LinearPath::kPlain || (path == LinearPath::kCublasLt && shape.dim % 16 != 0)) {
     return Ops::attention_input(x, input, q, k_cache, v_cache);
   }
   device_.activate();
-  QkvOutput out{bf16_of(q),
-                bf16_of(k_cache),
-                bf16_of(v_cache),
-                input.position.as<std::int32_t>(),
-                input.slot.as<std::int32_t>(),
-                input.rope.as<float>(),
-                static_cast<int>(heads),
-                static_cast<int>(kv_heads),
-                static_cast<int>(dim)};
+  const QkvOutput out = qkv_output(input, shape, q, k_cache, v_cache);
   if (path == LinearPath::kStreamNorm) {
     NormRows from = norm_rows(x, input.audio_norm, input.eps);
     from.text_norm = input.text_norm.data;
@@ -108,15 +124,8 @@ void CudaOps::attention_input(const TensorView& x, const AttentionInput& input, 
     check_cuda(launch_stream_qkv(linear_->stream(), stream_weight(weight), plain_rows(y), out,
                                  device_.stream()),
                kOp, "the launch");
-    return;
-  }
-  for (std::int64_t begin = 0; begin < rows; begin += LinearPaths::kJoinedRows) {
-    const std::int64_t count = std::min(rows - begin, LinearPaths::kJoinedRows);
-    const TensorView joined = linear_->joined(count, outputs);
-    linear_->cublas().product(y.slice(begin, count), weight, joined, false);
-    check_cuda(launch_joined_qkv(bf16_of(joined), out, static_cast<int>(count), device_.stream()),
-               kOp, "the launch");
-    out.q += count * heads * dim, out.position += count, out.slot += count;
+  } else {
+    check_cuda(linear_->joined_qkv(y, weight, out), kOp, "the launch");
   }
 }
 
@@ -157,15 +166,7 @@ void CudaOps::ffn_input(const TensorView& x, const FfnInput& input, const Tensor
                kOp, "the launch");
     return;
   }
-  for (std::int64_t begin = 0; begin < rows; begin += LinearPaths::kJoinedRows) {
-    const std::int64_t count = std::min(rows - begin, LinearPaths::kJoinedRows);
-    const TensorView joined = linear_->joined(count, 2 * width);
-    linear_->cublas().product(input.normed.slice(begin, count), weight, joined, false);
-    check_cuda(
-        launch_joined_swiglu(bf16_of(joined), bf16_of(out.slice(begin, count)),
-                             static_cast<int>(count), static_cast<int>(width), device_.stream()),
-        kOp, "the launch");
-  }
+  check_cuda(linear_->joined_swiglu(input.normed, weight, out), kOp, "the launch");
 }
 
 void CudaOps::head(const TensorView& x, const HeadInput& input, const TensorView& out) {

@@ -13,7 +13,10 @@ constexpr int kWarps = 8;
 constexpr int kThreads = 32 * kWarps;
 constexpr int kChunk = 32;       // inputs of one step of a warp
 constexpr int kChunkBytes = 64;  // of one row
-constexpr int kBatch = 4;        // 16-byte pieces that a lane fetches before it uses the first
+// Pieces of 8 inputs of each row that a lane fetches before it uses the first.
+constexpr int kBatch = 4;
+template <int kN>
+constexpr int kNormBatch = kN == 8 ? 3 : 2;
 
 // Place of piece `piece` (8 inputs) of row n among the rows of a block.
 template <int kN>
@@ -40,20 +43,28 @@ struct PlainInput {
   template <int kN>
   __device__ void stage(std::uint32_t base, float*, int inputs, int piece_begin, int pieces) const {
     const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+    constexpr int kRows = kN / kWarps;  // of a warp
+    for (int p = lane; p < pieces; p += 32 * kBatch) {
+      uint4 value[kRows][kBatch];
 #pragma unroll
-    for (int r = 0; r < kN / kWarps; ++r) {
-      const int n = warp + kWarps * r;
-      if (n >= rows.rows) break;
-      const auto* row = reinterpret_cast<const uint4*>(rows.x + std::int64_t{n} * inputs);
-      for (int p = lane; p < pieces; p += 32 * kBatch) {
-        uint4 value[kBatch];
+      for (int r = 0; r < kRows; ++r) {
+        const int n = warp + kWarps * r;
+        const auto* row = reinterpret_cast<const uint4*>(rows.x + std::int64_t{n} * inputs);
 #pragma unroll
         for (int j = 0; j < kBatch; ++j) {
-          if (p + 32 * j < pieces) value[j] = row[piece_begin + p + 32 * j];
+          const int piece = p + 32 * j;
+          if (n < rows.rows && piece < pieces) value[r][j] = row[piece_begin + piece];
         }
+      }
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        const int n = warp + kWarps * r;
 #pragma unroll
         for (int j = 0; j < kBatch; ++j) {
-          if (p + 32 * j < pieces) store_shared(fragment<kN>(base, p + 32 * j, n), value[j]);
+          const int piece = p + 32 * j;
+          if (n < rows.rows && piece < pieces) {
+            store_shared(fragment<kN>(base, piece, n), value[r][j]);
+          }
         }
       }
     }
@@ -67,71 +78,89 @@ struct NormInput {
   static constexpr bool kNorm = true;
   NormRows rows;
 
-  __device__ void load_norm(float (&out)[8], const void* norm, int piece) const {
-    if (rows.norm_is_bf16) {
-      const auto pack = load_pack<8>(static_cast<const bf16*>(norm) + 8 * piece);
+  // What one lane has of a row.
+  template <int kPieces>
+  struct Share {
+    const float* row = nullptr;
+    const void* norm = nullptr;
+    float sum = 0.0f;
+    Pack<float, 4> low[kPieces], high[kPieces];
+    Pack<bf16, 8> weight[kPieces];
+  };
+
+  template <int kPieces>
+  __device__ void open(Share<kPieces>& share, int n, int inputs) const {
+    if (n >= rows.rows) return;
+    const std::int64_t index = rows.gather == nullptr ? n : max(rows.gather[n], 0);
+    share.row = rows.x + index * inputs;
+    share.norm = n < rows.text_rows ? rows.text_norm : rows.audio_norm;
+  }
+  // Fetches pieces p, p + 32, ... below `end`.
+  template <int kPieces>
+  __device__ void fetch(Share<kPieces>& share, int p, int end) const {
+    if (share.row == nullptr) return;
 #pragma unroll
-      for (int i = 0; i < 8; ++i) out[i] = number(pack.item[i]);
-    } else {
-      const auto low = load_pack<4>(static_cast<const float*>(norm) + 8 * piece);
-      const auto high = load_pack<4>(static_cast<const float*>(norm) + 8 * piece + 4);
+    for (int j = 0; j < kPieces; ++j) {
+      const int piece = p + 32 * j;
+      if (piece >= end) continue;
+      share.low[j] = load_pack<4>(share.row + 8 * piece);
+      share.high[j] = load_pack<4>(share.row + 8 * piece + 4);
+      if (rows.norm_is_bf16) {
+        share.weight[j] = load_pack<8>(static_cast<const bf16*>(share.norm) + 8 * piece);
+      }
+    }
+  }
+  template <int kPieces>
+  __device__ float norm_at(const Share<kPieces>& share, int j, int piece, int i) const {
+    return rows.norm_is_bf16 ? number(share.weight[j].item[i])
+                             : static_cast<const float*>(share.norm)[8 * piece + i];
+  }
+  template <int kN, int kPieces>
+  __device__ void put(Share<kPieces>& share, std::uint32_t base, int n, int begin, int p,
+                      int end) const {
+    if (share.row == nullptr) return;
 #pragma unroll
-      for (int i = 0; i < 4; ++i) out[i] = low.item[i], out[i + 4] = high.item[i];
+    for (int j = 0; j < kPieces; ++j) {
+      const int piece = p + 32 * j;
+      if (piece >= end) continue;
+      float value[8];
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        value[i] = i < 4 ? share.low[j].item[i] : share.high[j].item[i - 4];
+        share.sum = fmaf(value[i], value[i], share.sum);
+        value[i] *= norm_at(share, j, piece, i);
+      }
+      store_shared(fragment<kN>(base, piece - begin, n),
+                   make_uint4(pack_bf16(value[0], value[1]), pack_bf16(value[2], value[3]),
+                              pack_bf16(value[4], value[5]), pack_bf16(value[6], value[7])));
     }
   }
 
   // squares[n]: the sum of squares of the inputs brought.
   template <int kN>
-  __device__ void stage(std::uint32_t base, float* squares, int inputs, int piece_begin,
+  __device__ void stage(std::uint32_t base, float* squares, int inputs, int begin,
                         int pieces) const {
     const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+    constexpr int kRows = kN / kWarps;  // of a warp
+    constexpr int kPieces = kNormBatch<kN>;
+    Share<kPieces> share[kRows];
 #pragma unroll
-    for (int r = 0; r < kN / kWarps; ++r) {
-      const int n = warp + kWarps * r;
-      if (n >= rows.rows) break;
-      const std::int64_t index = rows.gather == nullptr ? n : max(rows.gather[n], 0);
-      const float* row = rows.x + index * inputs + 8 * piece_begin;
-      const void* norm = n < rows.text_rows ? rows.text_norm : rows.audio_norm;
-      float sum = 0.0f;
-      for (int p = lane; p < pieces; p += 32 * kBatch)
-        sum += batch<kN>(base, row, norm, piece_begin, p, pieces, n);
+    for (int r = 0; r < kRows; ++r) open(share[r], warp + kWarps * r, inputs);
+    const int end = begin + pieces;
+    for (int p = begin + lane; p < end; p += 32 * kPieces) {
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) fetch(share[r], p, end);
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) put<kN>(share[r], base, warp + kWarps * r, begin, p, end);
+    }
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      float sum = share[r].sum;
       for (int offset = 16; offset > 0; offset /= 2) {
         sum += __shfl_xor_sync(0xffffffffu, sum, offset);
       }
-      if (lane == 0) squares[n] = sum;
+      if (lane == 0 && share[r].row != nullptr) squares[warp + kWarps * r] = sum;
     }
-  }
-
-  template <int kN>
-  __device__ float batch(std::uint32_t base, const float* row, const void* norm, int piece_begin,
-                         int p, int pieces, int n) const {
-    Pack<float, 4> low[kBatch], high[kBatch];
-    float weight[kBatch][8];
-#pragma unroll
-    for (int j = 0; j < kBatch; ++j) {
-      const int piece = p + 32 * j;
-      if (piece >= pieces) continue;
-      low[j] = load_pack<4>(row + 8 * piece);
-      high[j] = load_pack<4>(row + 8 * piece + 4);
-      load_norm(weight[j], norm, piece_begin + piece);
-    }
-    float sum = 0.0f;
-#pragma unroll
-    for (int j = 0; j < kBatch; ++j) {
-      const int piece = p + 32 * j;
-      if (piece >= pieces) continue;
-      const float* w = weight[j];
-      const float *a = low[j].item, *b = high[j].item;
-#pragma unroll
-      for (int i = 0; i < 4; ++i) sum = fmaf(a[i], a[i], sum);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) sum = fmaf(b[i], b[i], sum);
-      store_shared(
-          fragment<kN>(base, piece, n),
-          make_uint4(pack_bf16(a[0] * w[0], a[1] * w[1]), pack_bf16(a[2] * w[2], a[3] * w[3]),
-                     pack_bf16(b[0] * w[4], b[1] * w[5]), pack_bf16(b[2] * w[6], b[3] * w[7])));
-    }
-    return sum;
   }
 
   // squares [blocks of the cluster][stride].

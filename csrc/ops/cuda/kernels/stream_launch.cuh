@@ -11,7 +11,7 @@ namespace higgs_rt::stream {
 // not depend on the number of rows.
 inline int cluster_for(const StreamDevice& device, int inputs) {
   if (!device.clusters) return 1;
-  return inputs >= 6144 ? 8 : inputs >= 2048 ? 4 : inputs >= 512 ? 2 : 1;
+  return inputs >= 6144 ? 8 : inputs >= 2048 ? 4 : 2;
 }
 
 // As many clusters as the GPU has room for beside each other, or fewer that all have equally much.

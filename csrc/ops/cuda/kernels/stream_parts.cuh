@@ -13,10 +13,23 @@ __device__ inline std::uint32_t shared_address(const void* pointer) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+// For what is read once: the L2 cache gives it up first.
+__device__ inline std::uint64_t read_once_policy() {
+  std::uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
 // 16 bytes, past the L1 cache; both addresses multiples of 16.
-__device__ inline void copy_async(std::uint32_t to, const void* from) {
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(to), "l"(from)
+__device__ inline void copy_async(std::uint32_t to, const void* from, std::uint64_t policy) {
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint.L2::128B [%0], [%1], 16, %2;" ::"r"(to),
+               "l"(from), "l"(policy)
                : "memory");
+}
+// Into the L2 cache; address and size multiples of 16.
+__device__ inline void prefetch_l2(const void* from, int bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+#endif
 }
 __device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Until at most `kPending` of this thread's groups are under way.
@@ -78,30 +91,85 @@ __device__ inline unsigned cluster_size() {
 #endif
 }
 
-// Writes to the same place in the shared memory of another block of the cluster.
-__device__ inline void store_cluster(float* place, unsigned rank, float value) {
+// All blocks of the cluster have started and see each other's arrivals of init_arrival().
+__device__ inline void cluster_start() {
 #if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
+  asm volatile("barrier.cluster.wait;" ::: "memory");
+#endif
+}
+
+// An Arrival counts the bytes that blocks of the cluster send to this block: expected once per
+// phase by one thread, waited for by all. Sending needs no fence, which would wait for the copies
+// of weights that are under way.
+using Arrival = std::uint64_t;  // in shared memory
+
+__device__ inline void init_arrival(Arrival* arrival) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(arrival)) : "memory");
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+#endif
+}
+
+__device__ inline void expect_arrival(Arrival* arrival, int bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile(
+      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(arrival)),
+      "r"(bytes)
+      : "memory");
+#endif
+}
+
+__device__ inline void wait_arrival(Arrival* arrival, unsigned phase) {
+#if __CUDA_ARCH__ >= 900
+  unsigned done = 0;
+  while (done == 0) {
+    asm volatile(
+        "{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; "
+        "selp.u32 %0, 1, 0, p; }"
+        : "=r"(done)
+        : "r"(shared_address(arrival)), "r"(phase % 2)
+        : "memory");
+  }
+#endif
+}
+// In every thread before wait_arrival() in some.
+__device__ inline void block_arrival() {
+#if __CUDA_ARCH__ < 900
+  __syncthreads();
+#endif
+}
+
+__device__ inline std::uint32_t cluster_address(const void* place, unsigned rank) {
   std::uint32_t address;
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
                : "=r"(address)
                : "r"(shared_address(place)), "r"(rank));
-  asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
+  return address;
+}
+
+// Writes to the same place in block `rank` and counts at its arrival.
+__device__ inline void send(float4* place, Arrival* arrival, unsigned rank, const float4& value) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, "
+      "[%5];" ::"r"(cluster_address(place, rank)),
+      "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w), "r"(cluster_address(arrival, rank))
+      : "memory");
 #else
   *place = value;
 #endif
 }
 
-// Every thread calls them in turn. What was stored before arriving is visible after waiting.
-__device__ inline void cluster_arrive() {
+__device__ inline void send(float* place, Arrival* arrival, unsigned rank, float value) {
 #if __CUDA_ARCH__ >= 900
-  asm volatile("barrier.cluster.arrive.release;" ::: "memory");
-#endif
-}
-__device__ inline void cluster_wait() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(
+          cluster_address(place, rank)),
+      "f"(value), "r"(cluster_address(arrival, rank))
+      : "memory");
 #else
-  __syncthreads();
+  *place = value;
 #endif
 }
 
