@@ -174,7 +174,7 @@ class Runtime:
         """
         return self._open(text, self._builder.job(options), SpeechStream, stream=stream)
 
-    def alive(self, **options: Unpack[SpeakOptions]) -> tuple[LiveTurns, AsyncSpeechStream]:
+    def live(self, **options: Unpack[SpeakOptions]) -> tuple[LiveTurns, AsyncSpeechStream]:
         """Speak a text while it is written: `feed` the first, read the second."""
         job = self._builder.job(options)
         turns = LiveTurns(job.max_turn_chars or UNLIMITED_CHARS, job.language)

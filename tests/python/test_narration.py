@@ -343,7 +343,7 @@ def test_text_that_is_still_written(endless: Runtime) -> None:
     options: dict[str, Any] = {**GREEDY, "guards": False, "max_turn_chars": 60}
 
     async def main() -> None:
-        turns, stream = endless.alive(**options)
+        turns, stream = endless.live(**options)
         turns.feed("The sun rises in the ")
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(stream.next())), 0.2)
@@ -351,7 +351,7 @@ def test_text_that_is_still_written(endless: Runtime) -> None:
     asyncio.run(main())
 
     async def speak() -> list[NDArray[np.float32]]:
-        turns, stream = endless.alive(**options)
+        turns, stream = endless.live(**options)
         turns.feed("The sun rises in the east. It")
         chunks = [await stream.next()]
         turns.feed(" sets in the west")

@@ -237,6 +237,21 @@ def test_chat_speaks_and_goes_on(client: openai.OpenAI, demo: Runtime) -> None:
     assert len(data) > 10_000
 
 
+def test_tokens_are_frames(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="gpt-audio",
+        modalities=["text", "audio"],
+        audio={"voice": "slt", "format": "wav"},
+        messages=[{"role": "user", "content": TEXT}],
+        max_completion_tokens=10,
+        presence_penalty=0.5,
+        stop=["x"],
+    )
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens <= 11
+
+
 def test_chat_refuses_what_it_cannot_speak(client: openai.OpenAI) -> None:
     hello = [{"role": "user", "content": "Hi."}]
     faults: list[tuple[dict[str, Any], str]] = [

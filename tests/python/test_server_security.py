@@ -69,7 +69,7 @@ def refused(response: httpx.Response, status: int = 400) -> str:
     return str(message)
 
 
-def encoded(samples: np.ndarray, rate: int, kind: str = "FLAC") -> bytes:  # type: ignore[type-arg]
+def encoded(samples: np.ndarray, rate: int, kind: str = "FLAC") -> bytes:
     file = io.BytesIO()
     soundfile.write(file, samples, rate, format=kind)
     return file.getvalue()

@@ -61,6 +61,9 @@ def chat_router(service: Service) -> APIRouter:
         talk = await _read(service, body.messages)
         service.check_input(talk.text, "messages")
         options = await service.options(body, body.audio.voice, scene=talk.scene)
+        tokens = body.max_completion_tokens or body.max_tokens
+        if tokens is not None and body.max_seconds is None:
+            options["max_seconds"] = tokens / service.runtime.frame_rate
         if talk.history:
             options["history"] = talk.history
         wanted = body.audio.format

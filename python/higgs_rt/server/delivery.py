@@ -192,7 +192,7 @@ class SpokenResponse(Response):
             if not sender.started:
                 await response_of(problem_of(error))(scope, receive, send)
                 return
-            last = None if isinstance(error, TimeoutError) else self._form.failure(error)
+            last = None if isinstance(error, asyncio.TimeoutError) else self._form.failure(error)
             if last is None:
                 raise  # the server cuts the response off
             await sender.send(last)

@@ -21,8 +21,9 @@ class Pacer:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._since = time.monotonic()
-        self._columns = 0
-        self._steps = 0.0
+        stats = runtime.stats
+        self._columns = stats.columns
+        self._steps = stats.step_seconds
         self._speed = float("inf")  # times real time, of one request
 
     def chunk_frames(self, settings: ServerSettings) -> tuple[int, int]:

@@ -148,9 +148,17 @@ class ChatRequest(SamplingFields):
     stream: bool = False
     stream_options: dict[str, Any] | None = None
     n: Literal[1] = 1
-    store: Literal[False] | None = None
+    max_tokens: int | None = Field(None, ge=1, description="Frames: 25 a second.")
+    max_completion_tokens: int | None = Field(None, ge=1, description="The same.")
+    # Sent by many clients, without meaning here.
+    store: bool | None = None
     user: str | None = None
     metadata: dict[str, str] | None = None
+    stop: str | list[str] | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    response_format: dict[str, Any] | None = None
+    service_tier: str | None = None
 
 
 class ModelCard(BaseModel):

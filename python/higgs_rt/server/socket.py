@@ -70,7 +70,7 @@ class _Session:
         start = await self._start()
         options = await self._service.options(start, start.voice, scene=start.instructions)
         with self._service.place():
-            turns, stream = self._service.runtime.alive(**options)
+            turns, stream = self._service.runtime.live(**options)
             rate = stream.sample_rate
             await self._send(
                 {
