@@ -105,6 +105,9 @@ def verify(
         Path | None, typer.Option(help="Its checkpoint; default: the folder that holds PLANS.")
     ] = None,
     codec: Annotated[Path | None, typer.Option(help="Codec; default: MODEL/codec.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Also run the decoder's plan there: cuda[:N].")
+    ] = None,
 ) -> None:
     """Compare the networks of a plan folder with the native engine, layer by layer, in torch."""
     try:
@@ -114,7 +117,7 @@ def verify(
             f"[verify] expected torch (pip install 'higgs-rt[voices]'), got: {error}"
         ) from None
     model = model or plans.resolve().parent
-    manifest, checks = run(plans, model, codec or model / "codec")
+    manifest, checks = run(plans, model, codec or model / "codec", device)
     say(
         f"{manifest['backend']} {manifest['backend_version']}, {', '.join(manifest['targets'])}: "
         "network definitions executed in torch against the native CPU engine"

@@ -34,6 +34,7 @@ class Sequence:
     """A prompt and the columns that follow it (all-BOS first), and what is expected of them."""
 
     prompt: list[Position]
+    segments: list[Any]  # the prompt as the runtime takes it
     columns: IntArray  # [n, K]
     expected: FloatArray  # [n, K, V]
     computed: int = 0
@@ -80,7 +81,7 @@ def make_sequences(
             0, config.codebook_vocab, (steps + 1, config.num_codebooks), dtype=np.int32
         )
         columns[0] = codes_end
-        sequences.append(Sequence(prompt, columns, probe.logits(segments, columns)))
+        sequences.append(Sequence(prompt, segments, columns, probe.logits(segments, columns)))
     return sequences
 
 

@@ -119,6 +119,12 @@ def test_verify_finds_the_model_around_the_folder(plans: Path) -> None:
     assert run("verify", plans).exit_code == 0
 
 
+def test_verify_runs_a_plan_only_where_it_can(plans: Path, model: Path) -> None:
+    """The runtime's own refusal: a build without TensorRT, or no device for it."""
+    said = message("verify", plans, "--model", model, "--device", "cpu")
+    assert "tensorrt" in said and "[internal]" not in said
+
+
 def test_weights_as_inputs_are_listed(plans: Path, model: Path, tmp_path: Path) -> None:
     options = build_with("--weights", "inputs", "--component", "decoder", "--precision", "bf16")
     result = run("--model", model, "--output", tmp_path, *options)
