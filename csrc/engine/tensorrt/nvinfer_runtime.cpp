@@ -173,6 +173,8 @@ std::string NvinferLog::take_error() {
 }
 
 std::unique_ptr<PlanRuntime> make_plan_runtime(Device& device) {
+  check(device.kind() == DeviceKind::kCuda, "device",
+        "expected a CUDA device for backend tensorrt, got ", device.name());
   return std::make_unique<NvinferRuntime>(as_cuda(device));
 }
 

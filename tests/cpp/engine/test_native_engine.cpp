@@ -164,7 +164,7 @@ TEST("engine: factory fills the description and refuses what it cannot do") {
     change(config);
     EXPECT_THROWS(load_engine(config, *model.device, model.pool), part);
   };
-  refused([](EngineConfig& c) { c.backend = "tensorrt"; }, "no TensorRT");
+  refused([](EngineConfig& c) { c.backend = "tensorrt"; }, "tensorrt");
   refused([](EngineConfig& c) { c.backend = "magic"; }, "expected native or tensorrt");
   refused([](EngineConfig& c) { c.max_positions = 131073; }, "[max_positions] expected 1..131072");
   refused([](EngineConfig& c) { c.num_blocks = 2; }, "[num_blocks] expected at least 256");
