@@ -50,6 +50,7 @@ class HalfCodecDecoder final : public CodecDecoder {
   HalfCodecDecoder(const CodecConfig& config, HalfCodecWeights weights, CudaDevice& device)
       : spec_(codec_spec(config)), config_(config), weights_(std::move(weights)), device_(device) {
     check_cuda(prepare_half_conv(), kWhere, "cudaFuncSetAttribute");
+    check_cuda(prepare_half_unit(), kWhere, "cudaFuncSetAttribute");
     for (const std::int32_t size : kSizes) windows_[size] = codec_window(config.ratios, size);
     allocate();
     device_.synchronize();

@@ -94,15 +94,36 @@ class Layers {
     run_conv(up, weights.units[0].snake1.view());
     const std::int32_t rows = block.rows * ratio;
     for (std::size_t u = 0; u < weights.units.size(); ++u) {
-      const HalfUnitWeights& unit = weights.units[u];
-      HalfConv wide = same(unit.conv1, kCodecDilations[u], rows, block.out_begin, block.rate);
-      run_conv(wide, unit.snake2.view());
-      HalfConv point = same(unit.conv2, 0, rows, block.out_begin, block.rate);
-      point.residual = x_;
       const bool ends = u + 1 == weights.units.size();
-      if (!ends) point.out = x_;
-      run_conv(point, ends ? snake_after(index) : weights.units[u + 1].snake1.view());
+      run_unit(weights.units[u], kCodecDilations[u], rows, block, !ends,
+               ends ? snake_after(index) : weights.units[u + 1].snake1.view());
     }
+  }
+
+  // From now_ and x_ to now_ and, if `goes_on`, x_.
+  void run_unit(const HalfUnitWeights& unit, std::int32_t dilation, std::int32_t rows,
+                const CodecWindow::Block& block, bool goes_on, HalfSnake after) {
+    HalfConv wide = same(unit.conv1, dilation, rows, block.out_begin, block.rate);
+    HalfConv point = same(unit.conv2, 0, rows, block.out_begin, block.rate);
+    point.residual = x_;
+    if (goes_on) point.out = x_;
+    if (!half_unit_fits(wide.channels)) {
+      run_conv(wide, unit.snake2.view());
+      run_conv(point, after);
+      return;
+    }
+    HalfUnit both = {.conv = wide,
+                     .wide_bias = wide.bias,
+                     .between = unit.snake2.view(),
+                     .point_weight = point.weight};
+    both.conv.bias = point.bias;
+    both.conv.residual = point.residual;
+    both.conv.out = point.out;
+    both.conv.x = now_;
+    both.conv.activated = next_;
+    both.conv.snake = after;
+    check_cuda(launch_half_unit(both, stream_), kWhere, "half_unit");
+    std::swap(now_, next_);
   }
 
   HalfSnake snake_after(std::size_t block) const {

@@ -29,21 +29,26 @@ __global__ void half_tables_kernel(HalfTables args) {
   }
 }
 
-// One thread, one sample: one chain of multiply-adds, tap by tap.
+constexpr int kLanes = 4;  // threads of one sample of the last convolution
+
+// A lane takes every fourth piece of eight channels, a chain of multiply-adds tap by tap; the
+// lanes' sums are added last.
 __global__ void half_last_kernel(HalfLast args) {
   extern __shared__ float weight[];
   grid_wait();
   const int item = blockIdx.y;
   if (item >= *args.batch.count) return;
-  for (int i = threadIdx.x; i < kLastTaps * args.channels; i += kThreads)
+  for (int i = threadIdx.x; i < kLastTaps * args.channels; i += kThreads) {
     weight[i] = args.weight[i];
+  }
   __syncthreads();
-  const int t = blockIdx.x * kThreads + threadIdx.x;
-  if (t >= args.samples) return;
-  const std::size_t row = static_cast<std::size_t>(item) * args.in_rows + args.in_begin + t;
-  const __half* x = args.x + row * args.channels;
-  float sum = args.bias[0];
-  for (int i = 0; i < kLastTaps * args.channels; i += 8) {  // rows follow each other in memory
+  const int t = blockIdx.x * (kThreads / kLanes) + threadIdx.x / kLanes;
+  const int lane = threadIdx.x % kLanes;
+  const int row = min(t, args.samples - 1) + args.in_begin;  // no thread leaves before the shuffle
+  const __half* x = args.x + (static_cast<std::size_t>(item) * args.in_rows + row) * args.channels;
+  float sum = 0;
+  for (int i = lane * 8; i < kLastTaps * args.channels;
+       i += kLanes * 8) {  // rows follow each other
     const uint4 piece = *reinterpret_cast<const uint4*>(x + i);
     const auto* pairs = reinterpret_cast<const __half2*>(&piece);
 #pragma unroll
@@ -53,7 +58,11 @@ __global__ void half_last_kernel(HalfLast args) {
       sum = fmaf(pair.y, weight[i + 2 * j + 1], sum);
     }
   }
-  args.pcm[static_cast<std::size_t>(item) * args.samples + t] = sum;
+  sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 1);
+  sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 2);
+  if (lane == 0 && t < args.samples) {
+    args.pcm[static_cast<std::size_t>(item) * args.samples + t] = sum + args.bias[0];
+  }
 }
 
 }  // namespace
@@ -65,7 +74,8 @@ cudaError_t launch_half_tables(const HalfTables& tables, cudaStream_t stream) {
 }
 
 cudaError_t launch_half_last(const HalfLast& last, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>((last.samples + kThreads - 1) / kThreads),
+  constexpr int kSamples = kThreads / kLanes;  // of a block
+  const dim3 grid(static_cast<unsigned>((last.samples + kSamples - 1) / kSamples),
                   static_cast<unsigned>(last.batch.max_items));
   const std::size_t bytes = static_cast<std::size_t>(kLastTaps * last.channels) * sizeof(float);
   return launch(half_last_kernel, grid, kThreads, bytes, stream, last);

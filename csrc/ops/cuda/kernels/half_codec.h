@@ -66,6 +66,21 @@ cudaError_t launch_half_conv(const HalfConv& conv, cudaStream_t stream);
 // Raises the shared memory limits of the kernels; once per GPU, outside of a graph's recording.
 cudaError_t prepare_half_conv();
 
+// A residual unit: the seven-tap convolution of `conv` with wide_bias, the snake `between`, and the
+// product with point_weight, whose bias, residual and outputs are `conv`'s. As many outputs as
+// channels, half_unit_fits() of them. The same sums as two launches of launch_half_conv().
+struct HalfUnit {
+  HalfConv conv;
+  const float* wide_bias;
+  HalfSnake between;
+  const __half* point_weight;
+};
+inline bool half_unit_fits(std::int32_t channels) {
+  return channels == 128 || channels == 64 || channels == 32;
+}
+cudaError_t launch_half_unit(const HalfUnit& unit, cudaStream_t stream);
+cudaError_t prepare_half_unit();  // as prepare_half_conv()
+
 // weight [outputs, channels, taps], to the order in which the kernel reads it.
 std::vector<__half> pack_half_conv(const float* weight, std::int64_t outputs, std::int64_t channels,
                                    std::int64_t taps);

@@ -1,0 +1,63 @@
+// Weights of the codec's convolutions in the order in which half_conv.cuh reads them.
+#include "ops/cuda/kernels/half_codec.h"
+
+namespace higgs_rt {
+
+namespace {
+
+std::int32_t chunk_of(std::int32_t channels) { return channels % 64 == 0 ? 64 : 32; }
+
+// Thread q of four holds columns 2q and 2q + 1 of two neighbouring products: place p of 16 holds
+// the output that makes its four consecutive.
+std::int64_t output_at(std::int64_t place) {
+  const std::int64_t p = place % 16, tile = p / 8, column = p % 8;
+  return place - p + column / 2 * 4 + tile * 2 + column % 2;
+}
+
+}  // namespace
+
+// [chunk][tap][place of output][channel in chunk]
+std::vector<__half> pack_half_conv(const float* weight, std::int64_t outputs, std::int64_t channels,
+                                   std::int64_t taps) {
+  const std::int64_t wide = half_channels(channels), high = half_channels(outputs);
+  const std::int64_t chunk = chunk_of(static_cast<std::int32_t>(wide));
+  std::vector<__half> packed(static_cast<std::size_t>(wide * high * taps), __float2half(0.0F));
+  std::size_t at = 0;
+  for (std::int64_t first = 0; first < wide; first += chunk) {
+    for (std::int64_t tap = 0; tap < taps; ++tap) {
+      for (std::int64_t place = 0; place < high; ++place) {
+        const std::int64_t o = output_at(place);
+        for (std::int64_t c = first; c < first + chunk; ++c, ++at) {
+          if (o >= outputs || c >= channels) continue;
+          packed[at] = __float2half(weight[(o * channels + c) * taps + tap]);
+        }
+      }
+    }
+  }
+  return packed;
+}
+
+// Of each phase: its two taps as an ordinary convolution, the later tap first because it reads the
+// earlier time.
+std::vector<__half> pack_half_conv_transpose(const float* weight, std::int64_t outputs,
+                                             std::int64_t channels, std::int64_t stride) {
+  const std::int64_t padding = (stride + 1) / 2;
+  std::vector<__half> packed;
+  std::vector<float> phase_weight(static_cast<std::size_t>(outputs * channels * 2));
+  for (std::int64_t phase = 0; phase < stride; ++phase) {
+    const std::int64_t tap = (phase + padding) % stride;
+    for (std::int64_t o = 0; o < outputs; ++o) {
+      for (std::int64_t c = 0; c < channels; ++c) {
+        const float* from = weight + (c * outputs + o) * 2 * stride;
+        float* to = phase_weight.data() + (o * channels + c) * 2;
+        to[0] = from[tap + stride];
+        to[1] = from[tap];
+      }
+    }
+    const std::vector<__half> part = pack_half_conv(phase_weight.data(), outputs, channels, 2);
+    packed.insert(packed.end(), part.begin(), part.end());
+  }
+  return packed;
+}
+
+}  // namespace higgs_rt

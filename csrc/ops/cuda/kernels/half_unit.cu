@@ -1,0 +1,36 @@
+// Which kernel takes a residual unit.
+#include "ops/cuda/kernels/half_unit_kernel.cuh"
+
+namespace higgs_rt {
+
+namespace {
+
+// Narrow ones ask for all their weights at once.
+template <class Use>
+cudaError_t with_unit(std::int32_t channels, const Use& use) {
+  if (channels == 128) return use(WarpShape<7, 64, 128, 3>{});
+  if (channels == 64) return use(WarpShape<7, 64, 64, 8>{});
+  if (channels == 32) return use(WarpShape<7, 32, 32, 8>{});
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace
+
+cudaError_t launch_half_unit(const HalfUnit& unit, cudaStream_t stream) {
+  return with_unit(unit.conv.channels,
+                   [&](auto shape) { return launch_unit_shape<decltype(shape)>(unit, stream); });
+}
+
+cudaError_t prepare_half_unit() {
+  constexpr int kBytes = 112 * 1024;  // of two blocks on a multiprocessor
+  for (const int channels : {128, 64, 32}) {
+    const cudaError_t result = with_unit(channels, [&](auto shape) {
+      return cudaFuncSetAttribute(half_unit_kernel<decltype(shape)>,
+                                  cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+    });
+    if (result != cudaSuccess) return result;
+  }
+  return cudaSuccess;
+}
+
+}  // namespace higgs_rt
