@@ -26,6 +26,9 @@ class AttentionScratch {
   explicit AttentionScratch(CudaDevice& device) : device_(device) {
     check_cuda(prepare_attention_decode(), kOp, "cudaFuncSetAttribute");
     check_cuda(prepare_attention_prefill(), kOp, "cudaFuncSetAttribute");
+    check_cuda(cudaDeviceGetAttribute(&memory_.multiprocessors, cudaDevAttrMultiProcessorCount,
+                                      device_.ordinal()),
+               kOp, "cudaDeviceGetAttribute");
   }
 
   const AttentionMemory& reserve(const AttentionShape& shape) {

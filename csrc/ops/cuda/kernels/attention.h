@@ -56,6 +56,7 @@ struct AttentionMemory {
   float* scale;             // [kMaxSplitItems, kMaxSplits, group, 2]: largest score, total
   std::uint32_t* counters;  // [kMaxSplitItems]
   std::int32_t* plan;       // of a step with prompts, see AttentionPlan
+  int multiprocessors;      // of the device
 };
 
 // Which rows of a step stand alone, and tiles of rows of one sequence.

@@ -5,18 +5,28 @@
 // its own pipeline of copies, and keep sums relative to their largest score. At the end of a split
 // the sums of the warps are added in order, and at the end of the row those of the splits, by the
 // block itself or, over several blocks, by the last one to finish.
+#include <algorithm>
+
 #include "core/cuda/launch.cuh"
 #include "ops/cuda/kernels/attention.h"
+#include "ops/cuda/kernels/attention_sums.cuh"
 #include "ops/cuda/kernels/tensor_core.cuh"
 
 namespace higgs_rt {
 
 namespace {
 
-constexpr int kWarps = 4, kThreads = 32 * kWarps;
+using namespace decode;  // attention_sums.cuh
+
 constexpr int kTile = 16;  // positions of a warp's tile
 constexpr int kStages = 2;
-constexpr unsigned kAllLanes = 0xffffffffu;
+constexpr int kBlocksPerMultiprocessor = 3;  // that the shared memory has room for
+
+// Shared memory of the tiles; at the end of a row it takes the pieces of all splits.
+template <int D>
+constexpr std::size_t kTilesBytes = kWarps * kStages * 2 * kTile * D * 2;
+static_assert(kTilesBytes<64> >= sizeof(float) * kMaxSplits * kMaxGroup * 64);
+static_assert(kTilesBytes<128> >= sizeof(float) * kMaxSplits * kMaxGroup * 128);
 
 // The part of a context that one block works on.
 struct Context {
@@ -38,21 +48,6 @@ struct Context {
   __device__ std::int64_t slot(int position) const {
     if (position >= length) return -1;
     return std::int64_t{blocks[position / block_tokens]} * block_tokens + position % block_tokens;
-  }
-};
-
-// Sums of one warp over the tiles of a split. Lane (g, t) = (lane / 4, lane % 4).
-template <int D>
-struct Sums {
-  float largest;         // of head g
-  float total;           // of head g, this lane's positions
-  float sum[D / 16][4];  // transposed: numbers 16 r + g and + 8 of heads 2 t and 2 t + 1
-
-  __device__ void clear() {
-    largest = -INFINITY;
-    total = 0.0f;
-#pragma unroll
-    for (auto& part : sum) part[0] = part[1] = part[2] = part[3] = 0.0f;
   }
 };
 
@@ -135,101 +130,6 @@ __device__ void add_tile(const std::uint32_t (&q)[D / 16][2], std::uint32_t keys
   }
 }
 
-// A weighted sum of values (one number of it), relative to the largest score.
-struct Folded {
-  float largest, total, sum;
-};
-
-// One order of operations wherever sums are joined: a row has the same bits over one block or many.
-__device__ Folded fold(const Folded& a, const Folded& b) {
-  const float largest = fmaxf(a.largest, b.largest);
-  const float keep_a = exp2f(a.largest - largest), keep_b = exp2f(b.largest - largest);
-  return {largest, __fmaf_rn(a.total, keep_a, __fmul_rn(b.total, keep_b)),
-          __fmaf_rn(a.sum, keep_a, __fmul_rn(b.sum, keep_b))};
-}
-
-__device__ inline Folded nothing() { return {-INFINITY, 0.0f, 0.0f}; }
-
-// Shared memory behind the tiles: of the warps, and of the splits that this block has joined.
-template <int D>
-struct Joined {
-  float* sum;      // [kWarps, group, D]
-  float* largest;  // [kWarps, kMaxGroup]
-  float* total;    // [kWarps, kMaxGroup]
-  Folded* row;     // [group, D]
-  int group;
-
-  __device__ Joined(std::byte* memory, int group_size) : group(group_size) {
-    sum = reinterpret_cast<float*>(memory);
-    largest = sum + kWarps * group * D;
-    total = largest + kWarps * kMaxGroup;
-    row = reinterpret_cast<Folded*>(total + kWarps * kMaxGroup);
-  }
-  static std::size_t bytes(int group) {
-    return sizeof(float) * (kWarps * group * D + 2 * kWarps * kMaxGroup) +
-           sizeof(Folded) * static_cast<std::size_t>(group) * D;
-  }
-
-  __device__ void put(const Sums<D>& sums) const {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
-    float all = sums.total + __shfl_xor_sync(kAllLanes, sums.total, 1);
-    all += __shfl_xor_sync(kAllLanes, all, 2);
-    if (t == 0) {
-      largest[warp * kMaxGroup + g] = sums.largest;
-      total[warp * kMaxGroup + g] = all;
-    }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int head = 2 * t + i % 2;
-      if (head >= group) continue;
-      float* to = sum + (warp * group + head) * D + g + i / 2 * 8;
-#pragma unroll
-      for (int r = 0; r < D / 16; ++r) to[16 * r] = sums.sum[r][i];
-    }
-  }
-  // Element `e` = head * D + number, over the warps.
-  __device__ Folded over_warps(int e) const {
-    Folded all = nothing();
-    for (int w = 0; w < kWarps; ++w) {
-      const int at = w * kMaxGroup + e / D;
-      if (largest[at] == -INFINITY) continue;  // had no position
-      all = fold(all, {largest[at], total[at], sum[w * group * D + e]});
-    }
-    return all;
-  }
-};
-
-// Where the splits of a row and head are kept until the last block joins them.
-struct Pieces {
-  float* sum;    // [kMaxSplits, group * dim]
-  float* scale;  // [kMaxSplits, group, 2]
-
-  __device__ void put(int split, int e, int group, int dim, const Folded& value) const {
-    sum[split * group * dim + e] = value.sum;
-    if (e % dim != 0) return;
-    scale[(split * group + e / dim) * 2] = value.largest;
-    scale[(split * group + e / dim) * 2 + 1] = value.total;
-  }
-  __device__ Folded get(int split, int e, int group, int dim) const {
-    const float* at = scale + (split * group + e / dim) * 2;
-    return {__ldcg(at), __ldcg(at + 1), __ldcg(sum + split * group * dim + e)};
-  }
-};
-
-// Whether this block is the last of `blocks` to come here; leaves the counter at zero then.
-__device__ bool is_last_block(std::uint32_t* counter, std::uint32_t blocks) {
-  __shared__ bool last;
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    last = atomicAdd(counter, 1u) == blocks - 1;
-    if (last) *counter = 0;
-  }
-  __syncthreads();
-  __threadfence();
-  return last;
-}
-
 template <int D>
 __device__ void load_queries(const __nv_bfloat16* q, int group, std::uint32_t (&to)[D / 16][2]) {
   const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
@@ -258,11 +158,12 @@ __device__ Context context_of(const AttentionShape& shape, const AttentionData& 
           shape.kv_heads * shape.dim};
 }
 
-// The splits of this block, in order; `done(n)` is called by all threads after the n-th, whose sums
-// are in `joined` then.
-template <int D, class Done>
-__device__ void walk_splits(const Context& context, const std::uint32_t (&q)[D / 16][2],
-                            float scale, std::uint32_t tiles, const Joined<D>& joined, Done done) {
+// The splits of this block, in order. `start(q)` loads the queries and is called before any key or
+// value is read; `done(n)` is called by all threads after the n-th split, whose sums are in
+// `joined` then.
+template <int D, class Start, class Done>
+__device__ void walk_splits(const Context& context, float scale, std::uint32_t tiles,
+                            const Joined<D>& joined, Start start, Done done) {
   constexpr std::uint32_t kTileBytes = kTile * D * 2;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int mine = (context.splits - 1 - static_cast<int>(blockIdx.x)) / gridDim.x + 1;
@@ -271,12 +172,15 @@ __device__ void walk_splits(const Context& context, const std::uint32_t (&q)[D /
     return n < count ? context.slot(context.tile_position(n, warp) + lane % kTile) : -1;
   };
   const auto stage = [&](int n) { return tiles + (warp * kStages + n % kStages) * 2 * kTileBytes; };
-  std::int64_t slot = slot_in(0);
-  for (int n = 0; n < kStages; ++n) {
-    if (n < count) copy_tile<D>(context, slot, stage(n), stage(n) + kTileBytes);
-    copy_async_commit();
-    slot = slot_in(n + 1);
-  }
+  static_assert(kStages == 2);
+  const std::int64_t first = slot_in(0), second = slot_in(1);
+  std::uint32_t q[D / 16][2];
+  start(q);
+  copy_tile<D>(context, first, stage(0), stage(0) + kTileBytes);
+  copy_async_commit();
+  if (count > 1) copy_tile<D>(context, second, stage(1), stage(1) + kTileBytes);
+  copy_async_commit();
+  std::int64_t slot = slot_in(2);
   Sums<D> sums;
   sums.clear();
   for (int n = 0; n < count; ++n) {
@@ -299,37 +203,39 @@ __device__ void walk_splits(const Context& context, const std::uint32_t (&q)[D /
   }
 }
 
-// Grid (splits at a time, key/value heads, rows).
+// Grid (splits at a time, key/value heads, rows). Without a plan the sequence, the position and the
+// block table, which no kernel writes (ops.h), are read before the kernels ahead have finished.
 template <int D>
-__global__ void __launch_bounds__(kThreads, 3)
+__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     attention_decode_kernel(AttentionShape shape, AttentionData data, AttentionMemory memory,
                             AttentionPlan plan) {
   extern __shared__ __align__(128) std::byte shared[];
-  grid_wait();
+  const bool planned = plan.counts != nullptr;
   grid_launch_next();
-  std::int64_t row = blockIdx.z;
-  if (plan.counts != nullptr) {
-    if (row >= plan.counts[0]) return;
-    row = plan.rows[row];
-  }
+  if (planned) grid_wait();
+  if (planned && blockIdx.z >= plan.counts[0]) return;
+  const std::int64_t row = planned ? plan.rows[blockIdx.z] : blockIdx.z;
   const int group = static_cast<int>(shape.query_heads / shape.kv_heads);
   const int elements = group * D, length = data.position[row] + 1;
   const std::int64_t at = (row * shape.query_heads + blockIdx.y * group) * D;
   auto* out = static_cast<__nv_bfloat16*>(data.out) + at;
   if (length <= 0) {
+    grid_wait();
     for (int e = threadIdx.x; e < elements; e += kThreads) out[e] = __float2bfloat16_rn(0.0f);
     return;
   }
   const Context context = context_of(shape, data, row, length);
   if (static_cast<int>(blockIdx.x) >= context.splits) return;
-  std::uint32_t q[D / 16][2];
-  load_queries<D>(static_cast<const __nv_bfloat16*>(data.q) + at, group, q);
-  const Joined<D> joined(shared + kWarps * kStages * 2 * kTile * D * 2, group);
+  const Joined<D> joined(shared + kTilesBytes<D>, group);
   const std::int64_t item = blockIdx.z * shape.kv_heads + blockIdx.y;
-  const Pieces pieces{memory.partial + item * kMaxSplits * elements,
-                      memory.scale + item * kMaxSplits * group * 2};
+  Pieces pieces{memory.partial + item * kMaxSplits * elements,
+                memory.scale + item * kMaxSplits * group * 2};
   const int blocks = min(static_cast<int>(gridDim.x), context.splits);
-  walk_splits<D>(context, q, shape.scale * 1.44269504f, shared_address(shared), joined, [&](int n) {
+  const auto start = [&](std::uint32_t (&q)[D / 16][2]) {
+    grid_wait();
+    load_queries<D>(static_cast<const __nv_bfloat16*>(data.q) + at, group, q);
+  };
+  const auto done = [&](int n) {
     for (int e = threadIdx.x; e < elements; e += kThreads) {
       const Folded split = joined.over_warps(e);
       if (blocks == 1) {
@@ -338,13 +244,17 @@ __global__ void __launch_bounds__(kThreads, 3)
         pieces.put(blockIdx.x + n * gridDim.x, e, group, D, split);
       }
     }
-  });
-  if (blocks > 1 && !is_last_block(memory.counters + item, blocks)) return;
+  };
+  walk_splits<D>(context, shape.scale * 1.44269504f, shared_address(shared), joined, start, done);
+  if (blocks > 1) {
+    if (!is_last_block(memory.counters + item, blocks)) return;
+    pieces =
+        pieces.brought_to(reinterpret_cast<float*>(shared), joined.sum, context.splits, group, D);
+  }
   for (int e = threadIdx.x; e < elements; e += kThreads) {
     Folded all = blocks == 1 ? joined.row[e] : nothing();
-    if (blocks > 1) {
-#pragma unroll 4
-      for (int s = 0; s < context.splits; ++s) all = fold(all, pieces.get(s, e, group, D));
+    for (int s = 0; blocks > 1 && s < context.splits; ++s) {
+      all = fold(all, pieces.get(s, e, group, D));
     }
     out[e] = __float2bfloat16_rn(all.sum / all.total);
   }
@@ -352,7 +262,7 @@ __global__ void __launch_bounds__(kThreads, 3)
 
 template <int D>
 std::size_t shared_bytes(int group) {
-  return kWarps * kStages * 2 * kTile * D * 2 + Joined<D>::bytes(group);
+  return kTilesBytes<D> + Joined<D>::bytes(group);
 }
 
 template <int D>
@@ -374,10 +284,11 @@ cudaError_t launch_attention_decode(const AttentionShape& shape, const Attention
                                     bool single_rows, cudaStream_t stream) {
   const std::int64_t positions = std::int64_t{shape.max_blocks} * shape.block_tokens;
   const std::int64_t splits = (positions + kSplit - 1) / kSplit;
-  std::int64_t at_once = splits < kMaxSplits ? splits : kMaxSplits;
   const std::int64_t items = decode_rows * shape.kv_heads;
-  // So many blocks are several for each place on the largest GPUs.
-  while (at_once > 1 && at_once / 2 * items >= kMaxSplitItems) at_once /= 2;
+  // As many blocks as run at a time: longer ones keep more loads going than more of them.
+  const std::int64_t wanted = memory.multiprocessors * kBlocksPerMultiprocessor / items;
+  const std::int64_t most = items < kMaxSplitItems ? kMaxSplits : 1;
+  const std::int64_t at_once = std::max<std::int64_t>(1, std::min({splits, wanted, most}));
   const dim3 grid(static_cast<unsigned>(at_once), static_cast<unsigned>(shape.kv_heads),
                   static_cast<unsigned>(decode_rows));
   const AttentionPlan plan = single_rows ? AttentionPlan{} : plan_in(memory.plan, shape.rows);
