@@ -27,7 +27,9 @@ struct RowScratch {
 HIGGS_HOST_DEVICE inline std::uint32_t weight_of(std::int32_t key, std::int32_t largest,
                                                  float temperature) {
   const float difference = portable::add(portable::value_of(key), -portable::value_of(largest));
-  const std::uint32_t weight = portable::exp_weight(portable::div(difference, temperature));
+  // Division by 1 changes nothing; the plain draws of RAS go without it.
+  const float scaled = temperature == 1.0f ? difference : portable::div(difference, temperature);
+  const std::uint32_t weight = portable::exp_weight(scaled);
   return key == largest ? portable::kOne : weight;  // inf - inf counts as 0
 }
 

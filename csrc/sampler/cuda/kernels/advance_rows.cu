@@ -20,8 +20,8 @@ struct InRegisters {
 
   __device__ InRegisters(const float* logits, std::int32_t vocab, std::int32_t* shared)
       : row(logits, vocab, reinterpret_cast<WarpRow::Packed*>(shared)) {}
+  __device__ void load() { row.load(); }
   __device__ std::int32_t sample(const RowState& state, std::int32_t codebook, std::int32_t vocab) {
-    row.load();
     return sample_codebook(
         state, codebook, vocab,
         [&](const RowFilter& filter, std::uint32_t random) { return row.sample(filter, random); });
@@ -38,6 +38,7 @@ struct InSharedMemory {
 
   __device__ InSharedMemory(const float* row, std::int32_t vocab, std::int32_t* shared)
       : logits(row), scratch{shared, reinterpret_cast<std::uint32_t*>(shared + vocab)} {}
+  __device__ void load() {}
   __device__ std::int32_t sample(const RowState& state, std::int32_t codebook, std::int32_t vocab) {
     return sample_codebook(WarpLanes{}, state, codebook, logits, vocab, scratch);
   }
@@ -46,31 +47,45 @@ struct InSharedMemory {
 static_assert(sizeof(RowState) % sizeof(std::uint32_t) == 0);
 constexpr unsigned kStateWords = sizeof(RowState) / sizeof(std::uint32_t);
 
-__device__ void copy_words(void* to, const void* from) {
+// Starts copying a state to shared memory; the threads meet in finish_copy().
+__device__ void start_copy(RowState* to, const RowState* from) {
   for (unsigned i = threadIdx.x; i < kStateWords; i += blockDim.x) {
-    static_cast<std::uint32_t*>(to)[i] = static_cast<const std::uint32_t*>(from)[i];
+    const auto word = static_cast<std::uint32_t>(__cvta_generic_to_shared(to)) + 4 * i;
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(word),
+                 "l"(reinterpret_cast<const std::uint32_t*>(from) + i));
+  }
+}
+__device__ void finish_copy() {
+  asm volatile("cp.async.wait_all;" ::: "memory");
+  __syncthreads();
+}
+__device__ void copy_back(RowState* to, const RowState* from) {
+  for (unsigned i = threadIdx.x; i < kStateWords; i += blockDim.x) {
+    reinterpret_cast<std::uint32_t*>(to)[i] = reinterpret_cast<const std::uint32_t*>(from)[i];
   }
 }
 
-// One block per row, one warp per codebook. The row's state is in shared memory meanwhile.
+// One block per row, one warp per codebook. The row's state is in shared memory meanwhile; it and
+// the logits are fetched side by side.
 template <class Row>
 __global__ void __launch_bounds__(32 * Row::kMaxCodebooks)
     advance_rows_kernel(AdvanceRows arguments) {
   extern __shared__ std::int32_t scratch[];
   __shared__ std::int32_t ids[kMaxCodebooks];
   __shared__ alignas(RowState) std::byte state_memory[sizeof(RowState)];
-  grid_wait();
+  const std::int32_t row = arguments.rows[blockIdx.x];
   grid_launch_next();
+  grid_wait();
+  if (row < 0) return;  // padding
   const std::int32_t num_codebooks = arguments.num_codebooks;
   const std::int32_t vocab = arguments.codebook_vocab;
-  const std::int32_t row = arguments.rows[blockIdx.x];
-  if (row < 0) return;  // padding
   const auto codebook = static_cast<std::int32_t>(threadIdx.x / 32u);
   const auto which = static_cast<std::size_t>(blockIdx.x) * num_codebooks + codebook;
   Row logits(arguments.logits + which * vocab, vocab, scratch + Row::words(vocab) * codebook);
   RowState& state = *reinterpret_cast<RowState*>(state_memory);
-  copy_words(&state, arguments.states + row);
-  __syncthreads();
+  start_copy(&state, arguments.states + row);
+  logits.load();
+  finish_copy();
 
   std::int32_t* last = arguments.last_columns + static_cast<std::size_t>(row) * num_codebooks;
   std::int32_t* out = arguments.columns + static_cast<std::size_t>(blockIdx.x) * num_codebooks;
@@ -84,7 +99,7 @@ __global__ void __launch_bounds__(32 * Row::kMaxCodebooks)
     __syncthreads();
     if (threadIdx.x == 0) finish_step(state, num_codebooks, vocab, ids);
     __syncthreads();
-    copy_words(arguments.states + row, &state);
+    copy_back(arguments.states + row, &state);
   }
   if (static_cast<std::int32_t>(threadIdx.x) < num_codebooks) {
     const std::int32_t id = running ? ids[threadIdx.x] : last[threadIdx.x];

@@ -15,9 +15,11 @@ struct AdvanceRows {
   RowState* states;            // [max_rows]
   std::int32_t* last_columns;  // [max_rows, num_codebooks]
   const float* logits;         // [num_rows, num_codebooks, codebook_vocab]
-  const std::int32_t* rows;    // [num_rows], each row once; -1: none, nothing is written
-  std::int32_t* columns;       // [num_rows, num_codebooks], out
-  std::uint8_t* flags;         // [num_rows], out: bit 0 finished, bit 1 failed
+  // [num_rows], each row once; -1: none, nothing is written. Filled by a copy, not by a kernel: it
+  // is read before the kernels ahead have finished (core/cuda/launch.cuh).
+  const std::int32_t* rows;
+  std::int32_t* columns;  // [num_rows, num_codebooks], out
+  std::uint8_t* flags;    // [num_rows], out: bit 0 finished, bit 1 failed
   std::int32_t num_rows;
   std::int32_t num_codebooks;  // at most kMaxCodebooks
   std::int32_t codebook_vocab;

@@ -146,31 +146,27 @@ class WarpRow {
   __device__ __forceinline__ std::int32_t sample(const RowFilter& filter, std::uint32_t random) {
     if (has_nan_ || high_ == portable::kKeyOfMinusInfinity) return kNoId;
     if (filter.temperature == 0.0f) return row_.first_equal(high_);
-    std::int32_t low = portable::kLowestKey;
+    const bool by_count = filter.top_k > 0 && filter.top_k < vocab_;
+    std::uint64_t goal = static_cast<std::uint64_t>(filter.top_k), total = 0;
+    std::int32_t low = by_count ? start_of(filter.top_k) : portable::kLowestKey;
     bool few = false;
-    if (filter.top_k > 0 && filter.top_k < vocab_) {
-      const auto goal = static_cast<std::uint32_t>(filter.top_k);
-      low = narrow(start_of(filter.top_k), &few,
-                   [&](std::int32_t, std::uint32_t count) { return count >= goal; });
-      if (few) {
-        RegisterRow<kPackedSlots> row = pack(low);
-        low = row.largest_key(low, high_, goal,
-                              [&](std::int32_t key) { return row.count_from(key); });
-        return draw(row, row.weigh(low, high_, filter.temperature), low, filter.top_p, random);
+    if (by_count) low = narrow(low, goal, /*by_weight=*/false, &few);
+    const bool in_top_k = few;  // the top k are among the few
+    if (!few) {
+      total = row_.weigh(low, high_, filter.temperature);
+      if (filter.top_p < 1.0f) {
+        low = narrow(max(low, start_of_weight(filter.temperature)), top_p_goal(filter.top_p, total),
+                     /*by_weight=*/true, &few);
       }
     }
-    const std::uint64_t total = row_.weigh(low, high_, filter.temperature);
-    if (filter.top_p < 1.0f) {
-      const std::uint64_t goal = top_p_goal(filter.top_p, total);
-      low = narrow(max(low, start_of_weight(filter.temperature)), &few,
-                   [&](std::int32_t key, std::uint32_t) { return row_.weight_from(key) >= goal; });
-      if (few) {
-        RegisterRow<kPackedSlots> row = pack(low);
-        row.weigh(low, high_, filter.temperature);
-        return draw(row, total, low, filter.top_p, random);
-      }
+    if (!few) return draw(row_, total, low, filter.top_p, random);
+    RegisterRow<kPackedSlots> row = pack(low);
+    if (in_top_k) {
+      low =
+          row.largest_key(low, high_, goal, [&](std::int32_t key) { return row.count_from(key); });
     }
-    return draw(row_, total, low, filter.top_p, random);
+    const std::uint64_t packed_total = row.weigh(low, high_, filter.temperature);
+    return draw(row, in_top_k ? packed_total : total, low, filter.top_p, random);
   }
 
  private:
@@ -187,18 +183,17 @@ class WarpRow {
     return portable::key_of(portable::value_of(high_) - 21.0f * temperature);
   }
 
-  // Raises `low` towards the largest key for which reaches(key, ids from the key on) holds, as far
-  // as it takes to leave few ids or to the end.
-  template <class Reaches>
-  __device__ __forceinline__ std::int32_t narrow(std::int32_t low, bool* few,
-                                                 Reaches reaches) const {
+  // Raises `low` towards the largest key from which on there are `goal` ids, or their weights sum
+  // to it: as far as it takes to leave few ids, or to the end.
+  __device__ __forceinline__ std::int32_t narrow(std::int32_t low, std::uint64_t goal,
+                                                 bool by_weight, bool* few) const {
     constexpr std::uint32_t kFew = kPackedSlots * WarpLanes::kCount;
     std::int32_t high = high_;
     std::uint32_t left = row_.count_from(low);
     for (bool by_value = true; left > kFew && low < high; by_value = !by_value) {
       const std::int32_t middle = middle_of(low, high, by_value);
       const std::uint32_t count = row_.count_from(middle);
-      if (reaches(middle, count)) {
+      if ((by_weight ? row_.weight_from(middle) : count) >= goal) {
         low = middle;
         left = count;
       } else {
