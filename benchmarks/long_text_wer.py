@@ -24,6 +24,16 @@ from higgs_rt.evaluation.wer import score
 from higgs_rt.prompt import split_turns
 
 SENTENCES = Path(__file__).resolve().parent.parent / "tests" / "data" / "sentences.txt"
+OTHERS = (
+    "Every morning we open the window and look at the garden.",
+    "The ship carries paper and water to the city.",
+    "He was cold and hungry when the winter came.",
+    "Nobody knows why the small dog waits at the door.",
+    "She writes a letter to her brother in the evening.",
+    "Two horses run over the hill behind the river.",
+    "I remember the song that my teacher loved.",
+    "Give the child some bread and a blue book.",
+)
 VOICES = ("slt", "rms", "awb", "kal16")
 
 
@@ -94,7 +104,13 @@ def _long(
     parts = _parts(speech)
     assert len(parts) == len(turns)
     heard = [recogniser.transcribe(part, speech.sample_rate) for part in parts]
+    voices = {}
+    if arguments.dialogue:
+        found = _voices(runtime, parts)
+        right = sum(turn.speaker == one for turn, one in zip(turns, found, strict=True))
+        voices = {"right_voice": round(right / len(turns), 4)}
     return {
+        **voices,
         "wer": round(score([spoken_words(turn.text) for turn in turns], heard).wer, 4),
         "turns": len(turns),
         "seconds": round(speech.seconds, 1),
@@ -104,6 +120,37 @@ def _long(
             for reason in {turn.finish for turn in speech.turns}
         },
     }
+
+
+def _voices(runtime: Runtime, parts: list[NDArray[np.float32]]) -> list[int]:
+    """The packaged voice that each part sounds most like.
+
+    A voice is the mean and the spread of its log spectrum over eight other sentences, spoken one
+    by one; parts are compared with equal weight of each band.
+    """
+    known = [
+        np.mean(
+            [_sound(runtime.speak(line, voice=name, seed=9).samples) for line in OTHERS], axis=0
+        )
+        for name in VOICES
+    ]
+    scale = np.std(known, axis=0) + 1e-3
+    return [
+        int(np.argmin([np.abs((_sound(part) - one) / scale).mean() for one in known]))
+        for part in parts
+    ]
+
+
+def _sound(samples: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Mean and spread [2 * bands] of the log spectrum of the voiced frames, level removed."""
+    frames = np.lib.stride_tricks.sliding_window_view(samples, 1024)[::256]
+    power = np.abs(np.fft.rfft(frames * np.hanning(1024), axis=1)) ** 2
+    edges = np.unique(np.geomspace(3, 512, 41).astype(int))
+    bands = np.log(np.add.reduceat(power[:, :512], edges[:-1], axis=1) + 1e-6)
+    level = bands.mean(axis=1)
+    voiced = bands[level > np.quantile(level, 0.4)]
+    voiced = voiced - voiced.mean()
+    return np.concatenate([voiced.mean(axis=0), voiced.std(axis=0)])
 
 
 def _parts(speech: Speech) -> list[NDArray[np.float32]]:

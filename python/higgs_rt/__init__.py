@@ -23,8 +23,8 @@ if TYPE_CHECKING:
         QueueFullError,
         VoiceError,
     )
+    from higgs_rt.options import SpeakOptions
     from higgs_rt.prompt import Profile, Reference
-    from higgs_rt.request import SpeakOptions
     from higgs_rt.runtime import Runtime
     from higgs_rt.speech import AsyncSpeechStream, LengthStopWarning, Speech, SpeechStream
     from higgs_rt.voices import Voice, VoiceStore
@@ -41,7 +41,7 @@ _HOMES = {
     "QueueFullError": "errors",
     "Reference": "prompt",
     "Runtime": "runtime",
-    "SpeakOptions": "request",
+    "SpeakOptions": "options",
     "Speech": "speech",
     "SpeechStream": "speech",
     "Voice": "voices",

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
-import numbers
-import secrets
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypedDict, get_args
+from typing import get_args
 
 from higgs_rt import _higgs_rt as native
 from higgs_rt.errors import InvalidRequestError, VoiceError
+from higgs_rt.options import (
+    SpeakerSource,
+    SpeakOptions,
+    integer,
+    or_own,
+    real,
+    sampling_of,
+)
 from higgs_rt.prompt import (
     AUTO,
     DEFAULT_MAX_TEXT_CHARS,
@@ -36,64 +42,12 @@ from higgs_rt.prompt import (
 from higgs_rt.voices import Voice, VoiceStore
 from higgs_rt.voices.encode import RecordingSource
 
-StreamRuleName = Literal["first_eos", "transformers"]
-SpeakerSource = str | Voice | Reference | Profile
-
 # Generous upper bounds of slow speech, for requests without `max_seconds`.
 _SECONDS_BASE = 5.0
 _SECONDS_PER_CHAR = 0.2
 _FASTEST = 0.2  # of these bounds: 25 characters a second, faster than anyone speaks
 _MAX_SECONDS = 1e6  # of a request, however long its text is
 _SECONDS_PER_WIDE_CHAR = 0.6  # a Chinese, Japanese or Korean character is a syllable or more
-
-
-class SpeakOptions(TypedDict, total=False):
-    """Options of every speaking method of `Runtime`. A request has at most one of the first three.
-
-    voice: name of a stored voice, or a Voice.
-    ref_audio: a recording to imitate (file, Audio, or samples with `ref_rate` in Hz), with
-        `ref_text`, the words spoken in it. Needs torch; add it as a voice to encode it once.
-    speakers: voices by name, Voice, Reference or Profile (a description in words) of SPEAKER0,
-        SPEAKER1, … as tagged in the text: "[SPEAKER0] Hello. [SPEAKER1] Hi."
-    scene: where it is recorded, or how it sounds. placement: references as "turns" with their
-        transcripts, or in the "system" message. normalize: apply `normalize_text`, and before it,
-        unless `language` is None, `spell_out` (numbers, units, dates; "auto" tells languages by
-        their script).
-    history: what was said before, text and codes, which the model hears again first.
-    max_turn_chars, context_turns, dialogue: how long texts and dialogues are cut into turns; None
-        takes the model's own settings, see `SpeechSettings`. max_turn_chars 0: never cut.
-    guards: end a request that only makes silence or repeats itself.
-    seed: None draws one; it is reported. temperature 0 is greedy; top_k 0 and top_p 1 are off.
-    ras_window, ras_max_repeat: repetition-aware resampling; window 0 is off.
-    stream_rule: "first_eos" (default) or "transformers" (parity).
-    max_seconds: limit of all the speech; None estimates a generous one for each turn.
-    first_chunk_frames, max_chunk_frames: streaming only, in frames of 40 ms; chunks double.
-    """
-
-    voice: str | Voice | None
-    ref_audio: RecordingSource | None
-    ref_text: str | None
-    ref_rate: int | None
-    speakers: Sequence[SpeakerSource]
-    scene: str | None
-    placement: Placement
-    normalize: bool
-    language: str | None
-    history: Sequence[Reference]
-    max_turn_chars: int | None
-    context_turns: int | None
-    dialogue: Dialogue | None
-    guards: bool
-    seed: int | None
-    temperature: float
-    top_k: int
-    top_p: float
-    ras_window: int
-    ras_max_repeat: int
-    stream_rule: StreamRuleName
-    max_seconds: float | None
-    first_chunk_frames: int
-    max_chunk_frames: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,13 +112,13 @@ class RequestBuilder:
             normalize=normalize,
             language=check_language(language) if normalize and language is not None else None,
             history=tuple(options.get("history", ())),
-            max_turn_chars=_or_own(
+            max_turn_chars=or_own(
                 "max_turn_chars", options.get("max_turn_chars"), own.max_turn_chars
             ),
-            context_turns=_or_own("context_turns", options.get("context_turns"), own.context_turns),
+            context_turns=or_own("context_turns", options.get("context_turns"), own.context_turns),
             dialogue=dialogue,
             guards=bool(options.get("guards", True)),
-            sampling=_sampling(options),
+            sampling=sampling_of(options),
             max_seconds=None if seconds is None else self._seconds(seconds),
             first_chunk_frames=integer("first_chunk_frames", options.get("first_chunk_frames", 8)),
             max_chunk_frames=integer("max_chunk_frames", options.get("max_chunk_frames", 64)),
@@ -327,7 +281,7 @@ class RequestBuilder:
         return math.ceil(estimated_seconds(text) * self._frame_rate) + self._info.num_codebooks + 1
 
     def _seconds(self, value: object) -> float:
-        seconds = _real("max_seconds", value)
+        seconds = real("max_seconds", value)
         if not 0 < seconds < _MAX_SECONDS:
             raise InvalidRequestError(
                 f"[max_seconds] expected more than 0 and less than {_MAX_SECONDS:g}, got {value}"
@@ -370,51 +324,7 @@ def estimated_seconds(text: str) -> float:
     return _SECONDS_BASE + _SECONDS_PER_CHAR * narrow + _SECONDS_PER_WIDE_CHAR * wide
 
 
-def _or_own(field: str, value: int | None, own: int) -> int:
-    return own if value is None else integer(field, value, 0)
-
-
 def _native_segment(segment: Segment) -> native.PromptSegment:
     if isinstance(segment, TextSegment):
         return native.PromptSegment.text(segment.ids)
     return native.PromptSegment.audio(segment.codes)
-
-
-def _sampling(options: SpeakOptions) -> native.SamplingParams:
-    rules = {
-        "first_eos": native.StreamRule.FIRST_EOS,
-        "transformers": native.StreamRule.TRANSFORMERS,
-    }
-    rule = options.get("stream_rule", "first_eos")
-    if not isinstance(rule, str) or rule not in rules:
-        raise InvalidRequestError(f"[stream_rule] expected one of {sorted(rules)}, got {rule!r}")
-    seed = options.get("seed")
-    if seed is None:
-        seed = secrets.randbits(32)
-    return native.SamplingParams(
-        temperature=_real("temperature", options.get("temperature", 0.7)),
-        top_k=integer("top_k", options.get("top_k", 0)),
-        top_p=_real("top_p", options.get("top_p", 0.95)),
-        ras_window=integer("ras_window", options.get("ras_window", 7)),
-        ras_max_repeat=integer("ras_max_repeat", options.get("ras_max_repeat", 2)),
-        seed=integer("seed", seed, 0, (1 << 64) - 1),
-        rule=rules[rule],
-    )
-
-
-def integer(field: str, value: object, low: int = -(1 << 31), high: int = (1 << 31) - 1) -> int:
-    """`value` as an int in low..high, else InvalidRequestError; by default what an int32 holds."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise InvalidRequestError(f"[{field}] expected an integer, got {value!r}")
-    if not low <= int(value) <= high:
-        raise InvalidRequestError(f"[{field}] expected {low}..{high}, got {value}")
-    return int(value)
-
-
-def _real(field: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise InvalidRequestError(f"[{field}] expected a number, got {value!r}")
-    try:
-        return float(value)
-    except OverflowError:
-        raise InvalidRequestError(f"[{field}] expected a smaller number, got {value}") from None

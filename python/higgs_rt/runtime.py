@@ -12,6 +12,7 @@ from higgs_rt.checkpoint.files import ModelFiles, resolve_model
 from higgs_rt.errors import CheckpointError
 from higgs_rt.guards import Guard
 from higgs_rt.narration import LiveTurns, Narration, TextTurns, Turns
+from higgs_rt.options import SpeakOptions, integer
 from higgs_rt.prompt import (
     Convention,
     SpeechSettings,
@@ -20,7 +21,7 @@ from higgs_rt.prompt import (
     read_settings,
 )
 from higgs_rt.prompt.limits import DEFAULT_MAX_LONG_CHARS
-from higgs_rt.request import Job, RequestBuilder, SpeakOptions, integer
+from higgs_rt.request import Job, RequestBuilder
 from higgs_rt.sources import SingleSource
 from higgs_rt.speech import AsyncSpeechStream, Speech, SpeechStream
 from higgs_rt.voices import VoiceStore

@@ -47,7 +47,7 @@ from higgs_rt.evaluation import (
 )
 
 if TYPE_CHECKING:
-    from higgs_rt.request import SpeakOptions
+    from higgs_rt.options import SpeakOptions
     from higgs_rt.runtime import Runtime
 
 evaluate_app = typer.Typer(help="Judge speech.", no_args_is_help=True)

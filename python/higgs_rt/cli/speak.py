@@ -29,7 +29,7 @@ from higgs_rt.prompt import check_text
 from higgs_rt.prompt.limits import DEFAULT_MAX_LONG_CHARS
 
 if TYPE_CHECKING:
-    from higgs_rt.request import SpeakOptions
+    from higgs_rt.options import SpeakOptions
     from higgs_rt.runtime import Runtime
     from higgs_rt.speech import SpeechStream
 

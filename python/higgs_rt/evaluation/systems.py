@@ -16,7 +16,7 @@ from higgs_rt.evaluation.wer import Score, score, spoken_words
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from higgs_rt.request import SpeakOptions
+    from higgs_rt.options import SpeakOptions
     from higgs_rt.runtime import Runtime
 
 _RECORDINGS = (".wav", ".flac", ".ogg")

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from typing import Any, Generic, TypeVar, cast
 
 from higgs_rt.audio import Audio, read_audio_bytes
+from higgs_rt.options import SpeakOptions
 from higgs_rt.prompt import Reference
-from higgs_rt.request import SpeakOptions
 from higgs_rt.runtime import Runtime
 from higgs_rt.server.metrics import Metrics
 from higgs_rt.server.pacing import Pacer
