@@ -272,28 +272,6 @@ cudaError_t prepare() {
                               static_cast<int>(shared_bytes<D>(kMaxGroup)));
 }
 
-// How many blocks share each of `items` contexts when `places` blocks run at a time. The unit of
-// the estimate is a round of all places over whole contexts, bound by bandwidth; the blocks left
-// over are bound by latency when they are few. Figures: docs/performance.md.
-std::int64_t splits_at_once(std::int64_t items, std::int64_t most, std::int64_t places) {
-  constexpr double kAlone = 0.67;  // time of a block by itself
-  constexpr double kStart = 0.08;  // to start and end a round
-  std::int64_t best = 1;
-  double best_cost = 0.0;
-  for (std::int64_t count = 1; count <= most; ++count) {
-    const std::int64_t rounds = items * count / places, left = items * count % places;
-    const double rest = static_cast<double>(left) / static_cast<double>(places);
-    const double work = static_cast<double>(rounds) + (left != 0 ? std::max(rest, kAlone) : 0.0);
-    const double cost = work / static_cast<double>(count) +
-                        kStart * static_cast<double>(rounds + (left != 0 ? 1 : 0));
-    if (count == 1 || cost < best_cost) {
-      best = count;
-      best_cost = cost;
-    }
-  }
-  return best;
-}
-
 }  // namespace
 
 cudaError_t prepare_attention_decode() {
@@ -307,9 +285,10 @@ cudaError_t launch_attention_decode(const AttentionShape& shape, const Attention
   const std::int64_t positions = std::int64_t{shape.max_blocks} * shape.block_tokens;
   const std::int64_t splits = (positions + kSplit - 1) / kSplit;
   const std::int64_t items = decode_rows * shape.kv_heads;
-  const std::int64_t most = items < kMaxSplitItems ? std::min(splits, kMaxSplits) : 1;
-  const std::int64_t at_once =
-      splits_at_once(items, most, memory.multiprocessors * kBlocksPerMultiprocessor);
+  // As many blocks as run at a time: longer ones keep more loads going than more of them.
+  const std::int64_t wanted = memory.multiprocessors * kBlocksPerMultiprocessor / items;
+  const std::int64_t most = items < kMaxSplitItems ? kMaxSplits : 1;
+  const std::int64_t at_once = std::max<std::int64_t>(1, std::min({splits, wanted, most}));
   const dim3 grid(static_cast<unsigned>(at_once), static_cast<unsigned>(shape.kv_heads),
                   static_cast<unsigned>(decode_rows));
   const AttentionPlan plan = single_rows ? AttentionPlan{} : plan_in(memory.plan, shape.rows);
