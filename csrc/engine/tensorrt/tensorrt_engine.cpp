@@ -107,7 +107,6 @@ TensorRtEngine::DecodeInputs TensorRtEngine::stage_decode(
 void TensorRtEngine::bind_last_columns(Bucket& bucket, const std::int32_t* last_columns) {
   void* address = last_columns_or_unused(last_columns);
   if (bucket.last_columns == address) return;
-  bucket.graph.reset();
   bucket.context->set_address("last_columns", address);
   bucket.last_columns = address;
 }

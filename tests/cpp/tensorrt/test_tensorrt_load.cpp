@@ -83,7 +83,8 @@ TEST("tensorrt load: the description comes from the manifest") {
   EXPECT_EQ(loaded.info.kv_bytes, std::int64_t{3} * 64 * 2 * 8 * 4 * 2 * 2);
   EXPECT_EQ(loaded.engine->spec().kv.num_blocks, 3);
   attempt.config = [](EngineConfig& c) { c.num_blocks = 2; };
-  EXPECT_EQ(attempt.load(device, pool, directory).engine->spec().kv.num_blocks, 2);
+  const LoadedEngine fewer = attempt.load(device, pool, directory);
+  EXPECT_EQ(fewer.engine->spec().kv.num_blocks, 2);
 }
 
 TEST("tensorrt load: without TensorRT, or with one that is too old") {
