@@ -10,6 +10,7 @@
 
 #include "core/check.h"
 #include "core/cuda/cuda_check.h"
+#include "core/trace.h"
 #include "model/codec_spec.h"
 #include "model/codec_window.h"
 #include "model/cuda/half_layers.h"
@@ -109,6 +110,7 @@ class HalfCodecDecoder final : public CodecDecoder {
   void finish() override {
     const std::vector<Job> jobs = std::exchange(running_, {});
     if (jobs.empty()) return;
+    const TraceRange trace("codec wait");
     check_cuda(cudaEventSynchronize(done_.event), kWhere, "cudaEventSynchronize");
     const std::size_t samples = samples_of(running_size_);
     for (std::size_t i = 0; i < jobs.size(); ++i) {
@@ -119,6 +121,7 @@ class HalfCodecDecoder final : public CodecDecoder {
  private:
   // Jobs of up to `size` frames, one of kSizes.
   void run(std::span<const Job> jobs, std::int32_t size) {
+    const TraceRange trace("codec batch");
     const CodecWindow& window = windows_.at(size);
     InputHead head;
     head.count = static_cast<std::int32_t>(jobs.size());

@@ -1,5 +1,8 @@
 // Weights of the codec's convolutions in the order in which half_conv.cuh reads them.
+#include <algorithm>
+
 #include "ops/cuda/kernels/half_codec.h"
+#include "ops/cuda/kernels/half_group.h"
 
 namespace higgs_rt {
 
@@ -14,9 +17,25 @@ std::int64_t output_at(std::int64_t place) {
   return place - p + column / 2 * 4 + tile * 2 + column % 2;
 }
 
+// Each block of kGroupOutputs places by kGroupChannels from [place][channel] to [piece of 8
+// channels] [place][channel in piece].
+void pack_for_group(std::vector<__half>& packed) {
+  constexpr std::size_t kPiece = 8, kBlock = kGroupOutputs * kGroupChannels;
+  std::vector<__half> block(kBlock);
+  for (std::size_t first = 0; first < packed.size(); first += kBlock) {
+    for (std::size_t i = 0; i < kBlock; ++i) {
+      const std::size_t place = i / kGroupChannels, channel = i % kGroupChannels;
+      const std::size_t at = (channel / kPiece * kGroupOutputs + place) * kPiece + channel % kPiece;
+      block[at] = packed[first + i];
+    }
+    std::copy(block.begin(), block.end(), packed.begin() + static_cast<std::ptrdiff_t>(first));
+  }
+}
+
 }  // namespace
 
-// [chunk][tap][place of output][channel in chunk]
+// [chunk][tap][place of output][channel in chunk]; for half_group.cu each 128 outputs of a chunk
+// and a tap as [piece of 8 channels][place of output][channel in piece].
 std::vector<__half> pack_half_conv(const float* weight, std::int64_t outputs, std::int64_t channels,
                                    std::int64_t taps) {
   const std::int64_t wide = half_channels(channels), high = half_channels(outputs);
@@ -34,6 +53,7 @@ std::vector<__half> pack_half_conv(const float* weight, std::int64_t outputs, st
       }
     }
   }
+  if (half_group_takes(half_channels(channels), half_channels(outputs))) pack_for_group(packed);
   return packed;
 }
 

@@ -1,5 +1,7 @@
-// Which kernel takes a convolution.
+// Convolutions on the tensor cores by single warps, and the choice between these kernels and those
+// of half_group.cu.
 #include "ops/cuda/kernels/half_conv_kernel.cuh"
+#include "ops/cuda/kernels/half_group.h"
 
 namespace higgs_rt {
 
@@ -33,6 +35,7 @@ cudaError_t with_shape(std::int32_t taps, std::int32_t channels, std::int32_t ou
 }  // namespace
 
 cudaError_t launch_half_conv(const HalfConv& conv, cudaStream_t stream) {
+  if (half_group_takes(conv.channels, conv.outputs)) return launch_group_conv(conv, stream);
   return with_shape(conv.taps, conv.channels, conv.outputs,
                     [&](auto shape) { return launch_conv_shape<decltype(shape)>(conv, stream); });
 }
@@ -50,7 +53,7 @@ cudaError_t prepare_half_conv() {
       }
     }
   }
-  return cudaSuccess;
+  return prepare_half_group();
 }
 
 }  // namespace higgs_rt

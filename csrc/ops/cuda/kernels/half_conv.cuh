@@ -44,6 +44,10 @@ struct WarpShape : HalfSizes<kTapsOf, kChunkOf, kBlockNOf, kStagesOf> {
   static __device__ std::uint32_t offset(int row, int piece, int) {
     return Tile::offset(row, piece);
   }
+  // Where the i-th piece of the packed weights goes.
+  static __device__ std::uint32_t weight_offset(int i) {
+    return Tile::offset(i / Sizes::kPieces, i % Sizes::kPieces);
+  }
   // First row of tile m, and first output, of the calling warp.
   static __device__ int first_row(int m) { return threadIdx.x / 32 / kWarpsN * 64 + m * 16; }
   static __device__ int first_output() {
@@ -100,8 +104,7 @@ __device__ void load_weights(const HalfPlace& place, const __half* source, int s
   const std::uint32_t buffer = place.weights + step % S::kStages * S::tile_bytes(S::kBlockN);
 #pragma unroll
   for (int i = threadIdx.x; i < S::kBlockN * S::kPieces; i += kHalfThreads) {
-    const std::uint32_t at = S::offset(i / S::kPieces, i % S::kPieces, S::kBlockN);
-    copy_async(buffer + at, source + i * 8, true);
+    copy_async(buffer + S::weight_offset(i), source + i * 8, true);
   }
 }
 

@@ -1,4 +1,6 @@
-// Which kernel takes a residual unit.
+// Residual units on the tensor cores by single warps, and the choice between these kernels and
+// those of half_group.cu.
+#include "ops/cuda/kernels/half_group.h"
 #include "ops/cuda/kernels/half_unit_kernel.cuh"
 
 namespace higgs_rt {
@@ -17,7 +19,11 @@ cudaError_t with_unit(std::int32_t channels, const Use& use) {
 }  // namespace
 
 cudaError_t launch_half_unit(const HalfUnit& unit, cudaStream_t stream) {
-  return with_unit(unit.conv.channels,
+  const std::int32_t channels = unit.conv.channels;
+  if (channels == kGroupOutputs && half_group_takes(channels, channels)) {
+    return launch_group_unit(unit, stream);
+  }
+  return with_unit(channels,
                    [&](auto shape) { return launch_unit_shape<decltype(shape)>(unit, stream); });
 }
 
