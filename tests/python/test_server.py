@@ -360,14 +360,15 @@ def test_models_and_state(client: openai.OpenAI, url: str) -> None:
 
 
 def test_who_hangs_up_cancels(endless: Runtime) -> None:
-    body = {"model": "tts-1", "input": "A b.", "max_seconds": 100, **ENDLESS}
     with served(endless) as url:
         for count, kind in enumerate(("pcm", "mp3", "wav"), 1):
-            request = {**body, "response_format": kind, "stream": False}
+            request = {**VERY_LONG, "response_format": kind, "stream": False}
             with pytest.raises(httpx.TimeoutException), httpx.Client() as http:
-                http.post(f"{url}/v1/audio/speech", json=request, timeout=0.2)
+                http.post(f"{url}/v1/audio/speech", json=request, timeout=0.3)
+            until(lambda: "higgs_in_flight 0.0" in httpx.get(f"{url}/metrics").text)
             until(lambda: endless.stats.running == 0)
-            assert endless.stats.cancelled == count
+            stops = httpx.get(f"{url}/metrics").text
+            assert f'higgs_stop_reasons_total{{finish="cancelled"}} {count}.0' in stops
         with httpx.stream("POST", f"{url}/v1/audio/speech", json=VERY_LONG) as response:
             next(response.iter_raw())
             request_id = response.headers["x-request-id"]
