@@ -98,7 +98,7 @@ format: $(VENV)/.test-tools
 	$(BIN)/ruff check --fix .
 
 tidy: test-cpp
-	git ls-files 'csrc/*.cpp' | grep -v -e /cuda/ -e /bindings/ -e /bench/ | \
+	git ls-files 'csrc/*.cpp' | grep -v -e /cuda/ -e /bindings/ -e /bench/ -e /nvinfer_ | \
 		xargs $(BIN)/clang-tidy -p build/release --quiet
 
 wheel: $(BIN)/python

@@ -84,6 +84,7 @@ std::vector<Need> needs(const PlanLimits& limits) {
 
 void check_profiles(const PlanManifest& manifest) {
   std::vector<std::string> names;
+  names.reserve(manifest.profiles.size());
   for (const PlanProfile& profile : manifest.profiles) names.push_back(profile.name);
   if (names != std::vector<std::string>{"prefill", "decode"}) {
     refuse_field(manifest, ErrorCode::kInvalidArgument, "decoder.profiles", "prefill, decode",
@@ -155,8 +156,8 @@ std::vector<PlanBinding> expected_bindings(const PlanManifest& manifest) {
   const Axis books = fixed(model.num_codebooks);
   const std::vector<Axis> cache = {named("B"), fixed(model.num_kv_heads),
                                    fixed(manifest.limits.max_seq_len), fixed(model.head_dim)};
-  const DType kI32 = DType::kI32;
-  const DType kF32 = DType::kF32;
+  constexpr DType kI32 = DType::kI32;
+  constexpr DType kF32 = DType::kF32;
   std::vector<PlanBinding> out = {
       {"text_ids", true, kI32, {named("Nt")}},
       {"audio_ids", true, kI32, {named("Na")}},

@@ -120,7 +120,7 @@ void read_kv(const JsonObject& json, PlanManifest& manifest) {
     json.refuse("capacity", std::to_string(manifest.limits.max_seq_len) + " as max_seq_len");
   }
   manifest.slot_bytes = json.count("slot_bytes");
-  const std::int64_t bytes = 2 * manifest.model.num_layers * slot_stride(manifest);
+  const std::int64_t bytes = std::int64_t{2} * manifest.model.num_layers * slot_stride(manifest);
   if (manifest.slot_bytes != bytes) {
     json.refuse("slot_bytes", std::to_string(bytes) + " by model and capacity");
   }

@@ -53,7 +53,8 @@ StepCalls::Rows StepCalls::rows_of(std::int32_t sequence) const {
 
 // A slot is a block, and a sequence has one.
 std::int32_t StepCalls::slot_of(std::int32_t sequence) const {
-  return batch_->block_table[static_cast<std::size_t>(sequence * batch_->max_blocks)];
+  return batch_->block_table[static_cast<std::size_t>(sequence) *
+                             static_cast<std::size_t>(batch_->max_blocks)];
 }
 
 std::int32_t StepCalls::position_of(std::int32_t row) const {
