@@ -143,6 +143,7 @@ Measured run_load(Runtime& runtime, const Load& load) {
   measured.steps = after.steps - before.steps;
   measured.step_seconds =
       (after.step_seconds - before.step_seconds) / static_cast<double>(measured.steps);
+  measured.device_seconds = after.device_seconds - before.device_seconds;
   for (const Stream& stream : streams) measured.first_audio.push_back(stream.timing().first_chunk);
   return measured;
 }
