@@ -21,7 +21,7 @@ namespace {
 
 constexpr const char* kWhere = "cuda codec";
 // Wanted frames of an item: each number has windows and graphs of its own.
-constexpr std::int32_t kSizes[] = {8, 16, 32, 64};
+constexpr std::int32_t kSizes[] = {8, 16, 24, 32, 48, 64};
 constexpr std::int32_t kMaxJobs = 128;
 // Wanted frames of a launch: bounds memory (about 0.25 MB a frame at the released width), and how
 // long a first chunk waits for the launch before it.
@@ -89,7 +89,8 @@ class HalfCodecDecoder final : public CodecDecoder {
     return frames;
   }
   std::int32_t batch_jobs(std::int32_t frames) const override {
-    return std::min(kMaxJobs, kMaxFrames / batch_size(frames));
+    const std::int32_t size = batch_size(frames);
+    return windows_.contains(size) ? std::min(kMaxJobs, kMaxFrames / size) : 0;
   }
 
   void start(std::span<const Job> jobs) override {
@@ -130,7 +131,8 @@ class HalfCodecDecoder final : public CodecDecoder {
       fill_codes(jobs[i], window, host_codes() + i * codes_of(window));
     }
     std::memcpy(host_input_.get(), &head, sizeof head);
-    graph(size, static_cast<std::int32_t>(std::bit_ceil(jobs.size()))).launch();
+    const auto rounded = static_cast<std::int32_t>(std::bit_ceil(jobs.size()));
+    graph(size, std::min(rounded, batch_jobs(size))).launch();
     check_cuda(cudaEventRecord(done_.event, device_.stream()), kWhere, "cudaEventRecord");
     running_.assign(jobs.begin(), jobs.end());
     running_size_ = size;
@@ -170,8 +172,7 @@ class HalfCodecDecoder final : public CodecDecoder {
   void allocate() {
     std::size_t halves = 0, floats = 0, input = 0, samples = 0;
     for (const auto& [size, window] : windows_) {
-      const auto items =
-          static_cast<std::size_t>(std::bit_ceil(static_cast<std::uint32_t>(batch_jobs(size))));
+      const auto items = static_cast<std::size_t>(batch_jobs(size));
       const auto numbers = [&](std::int32_t rows, std::int32_t channels) {
         return items * static_cast<std::size_t>(rows) * static_cast<std::size_t>(channels);
       };
@@ -216,7 +217,7 @@ class HalfCodecDecoder final : public CodecDecoder {
   BlockingEvent done_;
   std::vector<Job> running_;
   std::int32_t running_size_ = 0;
-  // By size and number of items; made when first needed.
+  // By size and number of items, a power of two or the most; made when first needed.
   std::map<std::pair<std::int32_t, std::int32_t>, std::unique_ptr<DeviceGraph>> graphs_;
 };
 
