@@ -6,6 +6,7 @@
 
 #include "bench/cuda_codec_bench.h"
 #include "bench/cuda_decoder_bench.h"
+#include "bench/cuda_linear_bench.h"
 #include "bench/openblas.h"
 #include "bench/report.h"
 
@@ -56,6 +57,7 @@ int main(int argc, char** argv) {
       const higgs_rt::bench::Report report(options);
       if (report.wants("attention")) higgs_rt::bench::bench_cuda_attention(options.device);
       if (report.wants("sampler")) higgs_rt::bench::bench_cuda_sampler(options.device);
+      higgs_rt::bench::bench_cuda_linear(report);
       higgs_rt::bench::bench_cuda_codec(report);
       return 0;
     }

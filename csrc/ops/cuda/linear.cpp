@@ -36,7 +36,7 @@ void CudaOps::linear(const TensorView& x, const TensorView& weight, const Tensor
   if (rows == 0 || outputs == 0) return;
   device_.activate();
   const LinearPath path =
-      x.dtype == DType::kBF16 ? linear_->choose(rows, weight, false) : LinearPath::kPlain;
+      x.dtype == DType::kBF16 ? linear_->choose(rows, weight) : LinearPath::kPlain;
   if (path == LinearPath::kCublasLt) {
     linear_->cublas().product(x, weight, out, accumulate);
   } else if (path == LinearPath::kPlain) {

@@ -24,16 +24,16 @@ LinearPaths::LinearPaths(CudaDevice& device) : device_(device), cublas_(device) 
   check_cuda(read_stream_device(device.ordinal(), stream_), "linear", "cudaDeviceGetAttribute");
 }
 
-LinearPath LinearPaths::choose(std::int64_t rows, const TensorView& weight, bool norm,
+LinearPath LinearPaths::choose(std::int64_t rows, const TensorView& weight,
                                std::int64_t dim) const {
   if (weight.dtype != DType::kBF16 || !aligned(weight) || !fits_int(weight)) {
     return LinearPath::kPlain;
   }
   const std::int64_t outputs = weight.dim(0), inputs = weight.dim(1);
   const auto width = static_cast<int>(inputs);
-  if (rows <= kStreamMaxRows && inputs % 32 == 0 &&
+  if (rows <= kStreamMaxRows && inputs % 64 == 0 &&
       stream_fits(stream_, static_cast<int>(rows), width, static_cast<int>(dim))) {
-    return norm && rows <= kStreamMaxNormRows ? LinearPath::kStreamNorm : LinearPath::kStream;
+    return LinearPath::kStream;
   }
   return inputs % 8 == 0 && outputs % 8 == 0 ? LinearPath::kCublasLt : LinearPath::kPlain;
 }

@@ -12,8 +12,7 @@
 namespace higgs_rt {
 
 enum class LinearPath {
-  kStreamNorm,  // own kernel that also normalises its rows
-  kStream,      // own kernel, rows as they are
+  kStream,  // own kernels, bound by reading the weights; norms and what follows inside
   kCublasLt,
   kPlain,  // any shape, any element type
 };
@@ -23,15 +22,15 @@ class LinearPaths {
  public:
   explicit LinearPaths(CudaDevice& device);
 
-  // For `rows` rows and a weight [O, I]. `norm`: the rows are to be normalised first; `dim`: head
-  // size when the product ends in the KV cache, else 0. All tensors' addresses must be aligned
-  // (allocations are) and activations bf16 for anything but kPlain.
+  // For `rows` rows and a weight [O, I]; `dim`: head size when the product ends in the KV cache,
+  // else 0. The addresses of the other tensors must be multiples of 16 and activations bf16 for
+  // anything but kPlain.
   //
-  // bf16, H200: rows  1 to 16  kStreamNorm or kStream
-  //                  17 to 32  kStream
-  //                  33 to     kCublasLt
-  LinearPath choose(std::int64_t rows, const TensorView& weight, bool norm,
-                    std::int64_t dim = 0) const;
+  // bf16, chosen by measurement on an H200 (docs/performance.md):
+  //   rows  1 to 16    kStream    I a multiple of 64
+  //   rows 17 and more kCublasLt  I and O multiples of 8
+  // fp32 and other shapes: kPlain.
+  LinearPath choose(std::int64_t rows, const TensorView& weight, std::int64_t dim = 0) const;
 
   const StreamDevice& stream() const { return stream_; }
   CublasLt& cublas() { return cublas_; }

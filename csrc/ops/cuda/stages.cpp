@@ -15,8 +15,6 @@ StreamWeight stream_weight(const TensorView& weight) {
   return {bf16_of(weight), static_cast<int>(weight.dim(0)), static_cast<int>(weight.dim(1))};
 }
 
-PlainRows plain_rows(const TensorView& x) { return {bf16_of(x), static_cast<int>(x.dim(0))}; }
-
 NormRows norm_rows(const TensorView& x, const TensorView& norm, float eps) {
   NormRows rows{};
   rows.x = x.as<float>();
@@ -100,13 +98,13 @@ void CudaOps::attention_input(const TensorView& x, const AttentionInput& input, 
   }
   const QkvShape shape = check_attention_input(x, input, q, k_cache, v_cache);
   const TensorView weight = join_rows(input.q_weight, shape.outputs());
-  const LinearPath path = linear_->choose(rows, weight, true, shape.dim);
+  const LinearPath path = linear_->choose(rows, weight, shape.dim);
   if (path == LinearPath::kPlain || (path == LinearPath::kCublasLt && shape.dim % 16 != 0)) {
     return Ops::attention_input(x, input, q, k_cache, v_cache);
   }
   device_.activate();
   const QkvOutput out = qkv_output(input, shape, q, k_cache, v_cache);
-  if (path == LinearPath::kStreamNorm) {
+  if (path == LinearPath::kStream) {
     NormRows from = norm_rows(x, input.audio_norm, input.eps);
     from.text_norm = input.text_norm.data;
     from.text_rows = static_cast<int>(text);
@@ -120,13 +118,7 @@ void CudaOps::attention_input(const TensorView& x, const AttentionInput& input, 
   if (rows != text) {
     rms_norm(x.slice(text, rows - text), input.audio_norm, input.eps, y.slice(text, rows - text));
   }
-  if (path == LinearPath::kStream) {
-    check_cuda(launch_stream_qkv(linear_->stream(), stream_weight(weight), plain_rows(y), out,
-                                 device_.stream()),
-               kOp, "the launch");
-  } else {
-    check_cuda(linear_->joined_qkv(y, weight, out), kOp, "the launch");
-  }
+  check_cuda(linear_->joined_qkv(y, weight, out), kOp, "the launch");
 }
 
 void CudaOps::ffn_input(const TensorView& x, const FfnInput& input, const TensorView& out) {
@@ -147,12 +139,12 @@ void CudaOps::ffn_input(const TensorView& x, const FfnInput& input, const Tensor
   expect_cuda(kOp, "normed", input.normed, DType::kBF16, {rows, size});
   expect_cuda_real(kOp, "norm", input.norm, {size});
   const TensorView weight = join_rows(input.gate_weight, 2 * width);
-  const LinearPath path = linear_->choose(rows, weight, true);
+  const LinearPath path = linear_->choose(rows, weight);
   if (path == LinearPath::kPlain || (path == LinearPath::kCublasLt && width % 8 != 0)) {
     return Ops::ffn_input(x, input, out);
   }
   device_.activate();
-  if (path == LinearPath::kStreamNorm) {
+  if (path == LinearPath::kStream) {
     check_cuda(
         launch_stream_swiglu(linear_->stream(), stream_weight(weight),
                              norm_rows(x, input.norm, input.eps), bf16_of(out), device_.stream()),
@@ -160,12 +152,6 @@ void CudaOps::ffn_input(const TensorView& x, const FfnInput& input, const Tensor
     return;
   }
   rms_norm(x, input.norm, input.eps, input.normed);
-  if (path == LinearPath::kStream) {
-    check_cuda(launch_stream_swiglu(linear_->stream(), stream_weight(weight),
-                                    plain_rows(input.normed), bf16_of(out), device_.stream()),
-               kOp, "the launch");
-    return;
-  }
   check_cuda(linear_->joined_swiglu(input.normed, weight, out), kOp, "the launch");
 }
 
@@ -177,7 +163,7 @@ void CudaOps::head(const TensorView& x, const HeadInput& input, const TensorView
   const std::int64_t rows = input.rows.dim(0), size = x.dim(1);
   if (rows == 0) return;
   if (input.normed.dtype != DType::kBF16 || !addresses_fit({&x, &input.norm, &out}) ||
-      linear_->choose(rows, input.weight, true) != LinearPath::kStreamNorm) {
+      linear_->choose(rows, input.weight) != LinearPath::kStream) {
     return Ops::head(x, input, out);
   }
   expect_cuda(kOp, "x", x, DType::kF32, {x.dim(0), size});

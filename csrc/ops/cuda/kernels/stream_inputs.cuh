@@ -11,8 +11,9 @@ namespace higgs_rt::stream {
 
 constexpr int kWarps = 8;
 constexpr int kThreads = 32 * kWarps;
-constexpr int kChunk = 32;       // inputs of one step of a warp
-constexpr int kChunkBytes = 64;  // of one row
+constexpr int kChunk = 64;        // inputs of one step of a warp: two of its matrix instruction's
+constexpr int kChunkBytes = 128;  // of one row
+constexpr int kPieces = kChunk / 8;
 // Pieces of 8 inputs of each row that a lane fetches before it uses the first.
 constexpr int kBatch = 4;
 template <int kN>
@@ -79,28 +80,28 @@ struct NormInput {
   NormRows rows;
 
   // What one lane has of a row.
-  template <int kPieces>
+  template <int kCount>
   struct Share {
     const float* row = nullptr;
     const void* norm = nullptr;
     float sum = 0.0f;
-    Pack<float, 4> low[kPieces], high[kPieces];
-    Pack<bf16, 8> weight[kPieces];
+    Pack<float, 4> low[kPieces], high[kCount];
+    Pack<bf16, 8> weight[kCount];
   };
 
-  template <int kPieces>
-  __device__ void open(Share<kPieces>& share, int n, int inputs) const {
+  template <int kCount>
+  __device__ void open(Share<kCount>& share, int n, int inputs) const {
     if (n >= rows.rows) return;
     const std::int64_t index = rows.gather == nullptr ? n : max(rows.gather[n], 0);
     share.row = rows.x + index * inputs;
     share.norm = n < rows.text_rows ? rows.text_norm : rows.audio_norm;
   }
   // Fetches pieces p, p + 32, ... below `end`.
-  template <int kPieces>
-  __device__ void fetch(Share<kPieces>& share, int p, int end) const {
+  template <int kCount>
+  __device__ void fetch(Share<kCount>& share, int p, int end) const {
     if (share.row == nullptr) return;
 #pragma unroll
-    for (int j = 0; j < kPieces; ++j) {
+    for (int j = 0; j < kCount; ++j) {
       const int piece = p + 32 * j;
       if (piece >= end) continue;
       share.low[j] = load_pack<4>(share.row + 8 * piece);
@@ -110,17 +111,17 @@ struct NormInput {
       }
     }
   }
-  template <int kPieces>
-  __device__ float norm_at(const Share<kPieces>& share, int j, int piece, int i) const {
+  template <int kCount>
+  __device__ float norm_at(const Share<kCount>& share, int j, int piece, int i) const {
     return rows.norm_is_bf16 ? number(share.weight[j].item[i])
                              : static_cast<const float*>(share.norm)[8 * piece + i];
   }
-  template <int kN, int kPieces>
-  __device__ void put(Share<kPieces>& share, std::uint32_t base, int n, int begin, int p,
+  template <int kN, int kCount>
+  __device__ void put(Share<kCount>& share, std::uint32_t base, int n, int begin, int p,
                       int end) const {
     if (share.row == nullptr) return;
 #pragma unroll
-    for (int j = 0; j < kPieces; ++j) {
+    for (int j = 0; j < kCount; ++j) {
       const int piece = p + 32 * j;
       if (piece >= end) continue;
       float value[8];
@@ -142,12 +143,12 @@ struct NormInput {
                         int pieces) const {
     const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
     constexpr int kRows = kN / kWarps;  // of a warp
-    constexpr int kPieces = kNormBatch<kN>;
-    Share<kPieces> share[kRows];
+    constexpr int kCount = kNormBatch<kN>;
+    Share<kCount> share[kRows];
 #pragma unroll
     for (int r = 0; r < kRows; ++r) open(share[r], warp + kWarps * r, inputs);
     const int end = begin + pieces;
-    for (int p = begin + lane; p < end; p += 32 * kPieces) {
+    for (int p = begin + lane; p < end; p += 32 * kCount) {
 #pragma unroll
       for (int r = 0; r < kRows; ++r) fetch(share[r], p, end);
 #pragma unroll

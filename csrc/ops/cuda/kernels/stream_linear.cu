@@ -5,6 +5,31 @@ namespace higgs_rt {
 
 using namespace stream;
 
+namespace {
+
+// How many clusters run beside each other when a block takes most of a multiprocessor's memory: a
+// group of multiprocessors that shares clusters may have a number of them that leaves a rest.
+cudaError_t count_clusters(unsigned size, const StreamDevice& device, int& count) {
+  const auto kernel = stream_kernel<8, kStagesFor<8>, PlainInput, RowsOutput<float, true>>;
+  const std::size_t bytes = device.shared_bytes / 4 * 3;
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim.x = size;
+  attribute.val.clusterDim.y = 1;
+  attribute.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = size;
+  config.blockDim = kThreads;
+  config.dynamicSmemBytes = bytes;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  const cudaError_t result = cudaFuncSetAttribute(
+      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+  return result != cudaSuccess ? result : cudaOccupancyMaxActiveClusters(&count, kernel, &config);
+}
+
+}  // namespace
+
 cudaError_t read_stream_device(int ordinal, StreamDevice& device) {
   int shared = 0, major = 0;
   cudaError_t result =
@@ -16,14 +41,14 @@ cudaError_t read_stream_device(int ordinal, StreamDevice& device) {
     result = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal);
   }
   device.shared_bytes = static_cast<std::size_t>(shared);
-  device.clusters = major >= 9;
-  return result;
+  if (result != cudaSuccess || major < 9) return result;
+  result = count_clusters(2, device, device.pairs);
+  return result != cudaSuccess ? result : count_clusters(4, device, device.fours);
 }
 
 bool stream_fits(const StreamDevice& device, int rows, int inputs, int dim) {
-  const int places = rows <= 8    ? layout_for<8>(device, inputs).tables()
-                     : rows <= 16 ? layout_for<16>(device, inputs).tables()
-                                  : layout_for<32>(device, inputs).tables();
+  const int places = rows <= 8 ? layout_for<8, kStagesFor<8>>(device, inputs).tables()
+                               : layout_for<16, kStagesFor<16>>(device, inputs).tables();
   return static_cast<std::size_t>(places) + RotatedOutput::table_bytes(rows, dim) <=
          device.shared_bytes;
 }

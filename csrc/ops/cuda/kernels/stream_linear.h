@@ -2,7 +2,7 @@
 // stands before and after such a product in the decoder. Launchers: device pointers, a stream; each
 // launch may be captured in a CUDA graph. Addresses are multiples of 16.
 //
-// A row has the same bits for every number of rows, as long as it is of the same launcher.
+// A row has the same bits for every number of rows.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -13,26 +13,21 @@
 
 namespace higgs_rt {
 
-constexpr int kStreamMaxRows = 32;
-constexpr int kStreamMaxNormRows = 16;  // when the product normalises its rows itself
-
-// How a product is laid over the GPU.
-struct StreamGrid {
-  int cluster = 1;   // blocks that share the inputs of an output
-  int clusters = 0;  // blocks / cluster
-};
+constexpr int kStreamMaxRows = 16;
 
 // What the launchers need to know of a GPU.
 struct StreamDevice {
   int multiprocessors = 0;
   std::size_t shared_bytes = 0;  // that one block may have
-  bool clusters = false;         // compute capability 9.0
+  // Clusters of two and of four blocks that run beside each other, one block in a multiprocessor; 0
+  // before compute capability 9.0.
+  int pairs = 0, fours = 0;
 };
 cudaError_t read_stream_device(int ordinal, StreamDevice& device);
 
 struct StreamWeight {
   const __nv_bfloat16* data;  // [outputs, inputs]
-  int outputs, inputs;        // inputs a multiple of 32
+  int outputs, inputs;        // inputs a multiple of 64
 };
 
 // Rows as they are.
@@ -79,12 +74,8 @@ cudaError_t launch_stream_add(const StreamDevice& device, const StreamWeight& we
                               const PlainRows& x, float* out, cudaStream_t stream);
 // out [rows, F] = silu(gate) * up, weight [2 F, inputs] gate first.
 cudaError_t launch_stream_swiglu(const StreamDevice& device, const StreamWeight& weight,
-                                 const PlainRows& x, __nv_bfloat16* out, cudaStream_t stream);
-cudaError_t launch_stream_swiglu(const StreamDevice& device, const StreamWeight& weight,
                                  const NormRows& x, __nv_bfloat16* out, cudaStream_t stream);
 // Rotated queries, rotated keys and values, where they belong.
-cudaError_t launch_stream_qkv(const StreamDevice& device, const StreamWeight& weight,
-                              const PlainRows& x, const QkvOutput& out, cudaStream_t stream);
 cudaError_t launch_stream_qkv(const StreamDevice& device, const StreamWeight& weight,
                               const NormRows& x, const QkvOutput& out, cudaStream_t stream);
 

@@ -25,12 +25,6 @@ __device__ inline void copy_async(std::uint32_t to, const void* from, std::uint6
                "l"(from), "l"(policy)
                : "memory");
 }
-// Into the L2 cache; address and size multiples of 16.
-__device__ inline void prefetch_l2(const void* from, int bytes) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
-#endif
-}
 __device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Until at most `kPending` of this thread's groups are under way.
 template <int kPending>

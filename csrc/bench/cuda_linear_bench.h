@@ -1,0 +1,13 @@
+// Matrix products of the 3B model's shapes on a GPU, bf16, beside cuBLASLt's.
+#pragma once
+
+#include "bench/report.h"
+
+namespace higgs_rt::bench {
+
+// Groups "cuda linear" (each product for 1 to 256 rows, weights from far more memory than the L2
+// cache holds) and "cuda linear step" (those of a whole decode step as one graph). Throws
+// kUnsupported in a build without CUDA.
+void bench_cuda_linear(const Report& report);
+
+}  // namespace higgs_rt::bench

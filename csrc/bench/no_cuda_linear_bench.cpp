@@ -1,0 +1,12 @@
+#include "bench/cuda_linear_bench.h"
+#include "core/check.h"
+
+namespace higgs_rt::bench {
+
+void bench_cuda_linear(const Report&) {
+  fail(ErrorCode::kUnsupported, "bench",
+       "expected a build with CUDA (-DHIGGS_RT_CUDA=ON), got one "
+       "without");
+}
+
+}  // namespace higgs_rt::bench
