@@ -90,6 +90,10 @@ LoadedEngine load_plan(const EngineConfig& config, Device& device, ThreadPool& p
   loaded.info = describe(config, manifest, spec);
   loaded.info.device = device.name();
   std::vector<Tensor> weights = load_weight_inputs(manifest, config.model_dir, device);
+  // Weights inside a plan are TensorRT's memory, not the device's.
+  for (const Tensor& weight : weights) {
+    loaded.info.weight_bytes += static_cast<std::int64_t>(weight.view().bytes());
+  }
   loaded.engine =
       std::make_unique<TensorRtEngine>(spec, std::move(manifest), std::move(runtime),
                                        std::move(plan), std::move(weights), make_ops(device, pool));

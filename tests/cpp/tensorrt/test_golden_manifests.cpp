@@ -53,6 +53,7 @@ TEST("tensorrt: a manifest of build_engine with weights as inputs is run by the 
       load_plan(config, device, pool,
                 std::make_unique<FakePlanRuntime>(device, pool, config.model_dir, plan));
   EXPECT_EQ(loaded.info.engine, "tensorrt_rtx");
+  EXPECT_EQ(loaded.info.weight_bytes, 4 * (57376 - 300 * 32));  // fp32, without the text head
   Sequence sequence = golden_sequence("transformers");
   sequence.blocks = {2};
   const Logits logits = feed(*loaded.engine, sequence, {20, 1});

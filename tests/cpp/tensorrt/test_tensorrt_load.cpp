@@ -82,6 +82,7 @@ TEST("tensorrt load: the description comes from the manifest") {
   EXPECT_EQ(loaded.info.num_blocks, 3);
   EXPECT_EQ(loaded.info.kv_bytes, std::int64_t{3} * 64 * 2 * 8 * 4 * 2 * 2);
   EXPECT_EQ(loaded.engine->spec().kv.num_blocks, 3);
+  EXPECT_EQ(loaded.info.weight_bytes, 0);  // they are in the plan
   attempt.config = [](EngineConfig& c) { c.num_blocks = 2; };
   const LoadedEngine fewer = attempt.load(device, pool, directory);
   EXPECT_EQ(fewer.engine->spec().kv.num_blocks, 2);
