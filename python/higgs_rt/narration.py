@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -26,7 +27,9 @@ _RETRY_SECONDS = 0.02  # how often a full queue, or missing text, is looked at a
 
 
 class Turns(Protocol):
-    """Where the turns of a narration come from."""
+    """Where the turns of a narration come from. `version` changes when there may be more."""
+
+    version: int
 
     def next(self) -> Turn | None:
         """The next turn; None: there is none now, or, once `ended`, any more."""
@@ -44,6 +47,7 @@ class TextTurns:
     def __init__(self, text: str | Iterable[str], max_chars: int, language: str | None) -> None:
         self._turns = split_turns(text, max_chars, language=language)
         self.ended = False
+        self.version = 0
 
     def next(self) -> Turn | None:
         """The next turn."""
@@ -60,32 +64,41 @@ class LiveTurns:
 
     def __init__(self, max_chars: int, language: str | None) -> None:
         self._maker = TurnMaker(max_chars, language=language)
+        self._lock = threading.Lock()  # written to in one thread, spoken from in another
         self._closed = False
-        self._empty = True
+        self._empty = False  # everything was taken after `close`
+        self.version = 0
 
     def feed(self, text: str) -> None:
         """More text."""
-        self._maker.feed(text)
+        with self._lock:
+            self._maker.feed(text)
+            self.version += 1
 
     def flush(self) -> None:
         """What was fed is complete, for now."""
-        self._maker.flush()
+        with self._lock:
+            self._maker.flush()
+            self.version += 1
 
     def close(self) -> None:
         """No more text will come."""
-        self._maker.close()
-        self._closed = True
+        with self._lock:
+            self._maker.close()
+            self._closed = True
+            self.version += 1
 
     def next(self) -> Turn | None:
         """All complete sentences that fit into a turn."""
-        turn = self._maker.pop(eager=True)
-        self._empty = turn is None
-        return turn
+        with self._lock:
+            turn = self._maker.pop(eager=True)
+            self._empty = turn is None and self._closed
+            return turn
 
     @property
     def ended(self) -> bool:
         """Whether everything was taken after `close`."""
-        return self._closed and self._empty
+        return self._empty
 
 
 class Narration:
@@ -130,6 +143,7 @@ class Narration:
         self._dropped = 0  # of them, those that are not heard
         self._stopped: str | None = None  # the guard's reason
         self._finish = "stop"
+        self._seen = -1  # the version of the text in which nothing was left to say
         self._ended = False
         self._cancelled = False
         self._created = time.monotonic()
@@ -154,7 +168,7 @@ class Narration:
         if self._ended:
             return None
         while self._stream is None:
-            piece = self._advance()
+            piece = None if self._nothing_new() else self._advance()
             if piece is not None:
                 return piece
             if self._stream is None:
@@ -169,7 +183,7 @@ class Narration:
         if self._ended:
             return None
         while self._stream is None:
-            piece = await asyncio.to_thread(self._advance)
+            piece = None if self._nothing_new() else await asyncio.to_thread(self._advance)
             if piece is not None:
                 return piece
             if self._stream is None:
@@ -179,6 +193,7 @@ class Narration:
 
     def _advance(self) -> Piece | None:
         """Without a running turn: start one, end, or say what is left to say meanwhile."""
+        version = self._turns.version
         if self._cancelled:
             return self._end("cancelled")
         try:
@@ -189,7 +204,12 @@ class Narration:
         if self._turns.ended or self._used_up():
             return self._end(self._finish)
         left = self._decoder.finish()  # the writer pauses, and so does the speaker
+        self._seen = version
         return None if left is None else Piece(left[1], left[0])
+
+    def _nothing_new(self) -> bool:
+        """Whether everything that was written has been spoken."""
+        return self._seen == self._turns.version and not self._cancelled
 
     def _end(self, finish: str) -> Piece:
         self._ended = True

@@ -424,3 +424,30 @@ def test_a_file_is_spoken_as_it_is_read(model: list[str], tmp_path: Path) -> Non
     assert wrong.exit_code == 1
     assert "UTF-8" in wrong.stderr
     assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_serve_says_what_is_wrong(
+    model: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fastapi")
+    keys = tmp_path / "keys.txt"
+    one_line_error(run("serve", "--api-key-file", keys, *model[:2]), "keys.txt")
+    keys.write_text("\n")
+    one_line_error(run("serve", "--api-key-file", keys, *model[:2]), "keys.txt", "at least one")
+    one_line_error(run("serve", "--model", tmp_path / "absent"), "absent")
+    assert run("serve", "--port", "70000").exit_code == 2
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    one_line_error(run("serve", *model[:2]), "higgs-rt[serve]")
+
+
+def test_keys_come_from_file_and_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from higgs_rt.cli.serve import _keys
+
+    keys = tmp_path / "keys.txt"
+    keys.write_text("one\ntwo\n")
+    monkeypatch.setenv("HIGGS_RT_API_KEYS", "three,four")
+    assert _keys(keys) == ("three", "four", "one", "two")
+    monkeypatch.delenv("HIGGS_RT_API_KEYS")
+    assert _keys(None) == ()
