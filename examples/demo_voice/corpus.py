@@ -51,7 +51,7 @@ QUESTIONS = (
     "be det noun prep det noun",
     "wh aux pron verb det noun",
 )
-VOICE_SHARES = {"slt": 0.55, "rms": 0.15, "awb": 0.15, "kal16": 0.15}
+VOICE_SHARES = {"slt": 0.34, "rms": 0.22, "awb": 0.22, "kal16": 0.22}
 
 
 def grammar_line(rng: random.Random, lexicon: Lexicon) -> str:
@@ -136,13 +136,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--lines", type=int, default=90_000)
     parser.add_argument("--words", type=Path, help="a word list, one word a line")
-    parser.add_argument("--held-out", type=Path, default=Path("tests/data/sentences.txt"))
+    parser.add_argument("--held-out", type=Path, nargs="+", required=True, help="never spoken")
     args = parser.parse_args()
-    held_out = {normal_form(s) for s in args.held_out.read_text(encoding="utf-8").splitlines() if s}
+    rows = [row for file in args.held_out for row in file.read_text(encoding="utf-8").splitlines()]
+    held_out = {normal_form(row) for row in rows if row}
     lines = corpus_lines(args.lines, word_list(args.words), held_out)
     args.out.mkdir(parents=True, exist_ok=True)
-    rows = "".join(f"{voice}\t{text}\n" for voice, text in lines)
-    (args.out / "lines.tsv").write_text(rows, encoding="utf-8")
+    table = "".join(f"{voice}\t{text}\n" for voice, text in lines)
+    (args.out / "lines.tsv").write_text(table, encoding="utf-8")
     mean = sum(len(text) for _, text in lines) / len(lines)
     print(f"{len(lines)} lines, mean {mean:.1f} characters, {len(word_list(args.words))} words")
 

@@ -1,19 +1,19 @@
-"""Stage 1: speak the corpus, train the codec, write the code cache. One time-bounded run.
+"""Stage 1: speak the corpus, train the codec, refine its decoder, write the code cache.
 
-    python stage_codec.py --lines lines.tsv --out FOLDER --seconds 560 --workers 14
+    python stage_codec.py --lines lines.tsv --out FOLDER --seconds 560 --workers 12
 
-Writes ``codec.pt`` (fp32 weights), ``codes.npz`` (all clips as codes, with word spans) and
-``codec.log``. With ``--resume codec.pt`` training goes on from these weights. The weights are
-rounded to bf16 (what is shipped) before the clips are encoded, so that the cache holds exactly the
-codes the shipped codec gives.
+One time-bounded run. First the whole codec learns; then all but the decoder is fixed, the weights
+are rounded to bf16 (what is shipped), the clips are encoded, and the decoder goes on learning on
+these codes. Writes ``codec.pt`` (fp32 storage), ``codec_optimizer.pt`` (moments of the first
+phase), ``codes.npz`` (all clips as codes, with word spans) and ``codec.log``. With ``--resume
+codec.pt`` training goes on from these weights, and from the moments where they lie beside them.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,91 +22,75 @@ import numpy.typing as npt
 import torch
 
 from demo_config import CODEC
-from higgs_rt.training.codec_losses import MelLoss
 from higgs_rt.training.codec_model import (
-    FusedSnake,
     TrainableCodec,
     compile_snake,
     import_codec_classes,
+    plain_snake,
 )
-from higgs_rt.training.codec_train import AudioPool, CodecSettings, encode_clips, train_codec
-from higgs_rt.training.graph import GraphedStep
-from synthesis import start_workers
+from higgs_rt.training.codec_refine import CodePool, RefineSettings, refine_decoder
+from higgs_rt.training.codec_train import AudioPool, CodecSettings, encode_pool, train_codec
+from synthesis import FRAME, start_workers
 
 
 class Clips:
-    """Chunk files read so far."""
+    """Chunk files read so far: their audio in a pool, all else here."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, pool: AudioPool) -> None:
+        self.folder, self.pool = folder, pool
         self.seen: set[str] = set()
-        self.chunks: list[dict[str, npt.NDArray[Any]]] = []
+        self.fields: dict[str, list[npt.NDArray[Any]]] = {
+            name: [] for name in ("lines", "frames", "words", "spans")
+        }
 
-    def poll(self, limit: int) -> list[torch.Tensor]:
-        """Reads at most `limit` new chunks; returns their samples (int16)."""
-        fresh: list[torch.Tensor] = []
-        for path in sorted(self.folder.glob("chunk_[0-9][0-9][0-9][0-9].npz")):
-            if path.name not in self.seen and len(fresh) < limit:
-                self.seen.add(path.name)
-                with np.load(path) as data:
-                    self.chunks.append({name: data[name] for name in data.files})
-                fresh.append(torch.from_numpy(self.chunks[-1]["samples"]))
-        return fresh
+    def poll(self, limit: int) -> int:
+        """Reads at most `limit` new chunks while the pool has room; returns how many."""
+        fresh = sorted(self.folder.glob("chunk_[0-9][0-9][0-9][0-9].npz"))
+        count = 0
+        for path in fresh:
+            if path.name in self.seen or count == limit:
+                continue
+            with np.load(path) as data:
+                samples = torch.from_numpy(data["samples"])
+                if samples.numel() > self.pool.samples.numel() - self.pool.filled:
+                    break
+                for name, parts in self.fields.items():
+                    parts.append(data[name])
+            self.pool.append(samples)
+            self.seen.add(path.name)
+            count += 1
+        return count
 
-    def count(self) -> int:
-        return sum(len(chunk["lines"]) for chunk in self.chunks)
+    def joined(self, name: str) -> npt.NDArray[Any]:
+        """One field of all clips."""
+        return np.concatenate(self.fields[name])
 
+    def audio(self) -> torch.Tensor:
+        """int16 [960 F] of all clips, in order."""
+        return self.pool.samples[: self.pool.filled]
 
-def probe(what: str) -> None:
-    """Raises where this machine cannot capture an FFT in a CUDA graph, or compile the snake
-    kernels.
-    """
-    device = torch.device("cuda")
-    x = torch.randn(2, 8, 4096, device=device)
-    if what == "fft":
-        losses = MelLoss().to(device)
-        wave = x[:, 0].clone().requires_grad_(True)
-
-        def step() -> dict[str, torch.Tensor]:
-            wave.grad = None
-            value = losses(wave, x[:, 1])[0]
-            value.backward()
-            return {"value": value.detach()}
-
-        made = GraphedStep(step, device)()["value"]
-        if abs(float(made) - float(losses(wave, x[:, 1])[0])) > 1e-3:
-            raise RuntimeError("[probe] expected the replayed loss to equal the eager loss")
-    else:
-        compile_snake()
-        snake: Any = FusedSnake.apply
-        snake(x.requires_grad_(True), torch.ones(1, 8, 1, device=device)).sum().backward()
+    def describe(self) -> str:
+        count = sum(len(part) for part in self.fields["frames"])
+        return f"{count} clips, {self.pool.filled / 24_000 / 3600:.2f} h"
 
 
-def works(what: str) -> bool:
-    """Runs a probe in its own process, so that a failure leaves this one's CUDA state alone."""
-    return subprocess.run([sys.executable, __file__, "--probe", what], check=False).returncode == 0
-
-
-def build_codec(decoder_width: int | None = None) -> TrainableCodec:
-    """A freshly initialised codec of the demo's dimensions, or with another decoder width."""
+def build_codec() -> TrainableCodec:
+    """A freshly initialised codec of the demo's dimensions."""
     config_class, model_class = import_codec_classes()
-    acoustic = dict(CODEC["acoustic_model_config"])
-    if decoder_width is not None:
-        acoustic["decoder_hidden_size"] = decoder_width
-    codec = TrainableCodec(model_class(config_class(**CODEC | {"acoustic_model_config": acoustic})))
+    codec = TrainableCodec(model_class(config_class(**CODEC)))
     codec.reset()
     return codec
 
 
 def load_codec(path: Path) -> TrainableCodec:
-    """The codec in ``codec.pt``, or in the shipped ``model.safetensors``, of any decoder width."""
+    """The codec in ``codec.pt``, or in the shipped ``model.safetensors``."""
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
         state = {name: tensor.float() for name, tensor in load_file(path).items()}
     else:
         state = torch.load(path, map_location="cpu")
-    codec = build_codec(state["acoustic_decoder.conv1.weight"].shape[0])
+    codec = build_codec()
     codec.core.load_state_dict(state)
     return codec
 
@@ -119,52 +103,81 @@ def round_to_bf16(codec: TrainableCodec) -> None:
                 tensor.copy_(tensor.to(torch.bfloat16).to(tensor.dtype))
 
 
-def write_codes(codec: TrainableCodec, clips: Clips, limit: int, path: Path) -> int:
-    """Encodes at most `limit` clips and writes the cache; returns how many."""
-    waves: list[torch.Tensor] = []
-    fields: dict[str, list[npt.NDArray[Any]]] = {
-        k: [] for k in ("lines", "frames", "words", "spans")
-    }
-    for chunk in clips.chunks:
-        if len(waves) >= limit:
-            break
-        cuts = np.cumsum(chunk["frames"].astype(np.int64))[:-1] * 960
-        waves.extend(torch.from_numpy(w) for w in np.split(chunk["samples"], cuts))
-        for name, parts in fields.items():
-            parts.append(chunk[name])
-    codes = encode_clips(codec, waves)
-    rows = np.concatenate([c.numpy().T for c in codes])
-    arrays: dict[str, Any] = {name: np.concatenate(parts) for name, parts in fields.items()}
-    np.savez(path, codes=rows, **arrays)
-    return len(waves)
+def save(what: Any, path: Path) -> None:
+    """torch.save that never leaves half a file."""
+    partial = path.with_suffix(".partial")
+    torch.save(what, partial)
+    partial.rename(path)
+
+
+class CodeCache:
+    """Codes of the clips, made in order and in parts, as time allows."""
+
+    def __init__(self, codec: TrainableCodec, clips: Clips) -> None:
+        self.codec, self.clips = codec, clips
+        self.codes = torch.empty(0, 8, dtype=torch.uint8, device=clips.pool.samples.device)
+        self.count = 0  # clips encoded
+        self.seconds = 0.0  # spent on them
+
+    def extend(self, limit: int) -> bool:
+        """Encodes at most `limit` more clips; false when there were none."""
+        begin = time.monotonic()
+        frames = self.clips.joined("frames")[self.count : self.count + limit].astype(np.int64)
+        if not len(frames):
+            return False
+        plain_snake()
+        torch.backends.cudnn.benchmark = False  # every length is another shape
+        start = len(self.codes) * FRAME
+        samples = self.clips.audio()[start : start + int(frames.sum()) * FRAME]
+        made = encode_pool(self.codec, samples, torch.from_numpy(frames))
+        self.codes = torch.cat([self.codes, made])
+        self.codes[:1].cpu()  # waits
+        torch.backends.cudnn.benchmark = True
+        self.count += len(frames)
+        self.seconds += time.monotonic() - begin
+        return True
+
+    def write(self, path: Path) -> None:
+        """Codes and facts of the encoded clips."""
+        fields = {name: self.clips.joined(name) for name in self.clips.fields}
+        words = int(fields["words"][: self.count].astype(np.int64).sum())
+        fields["spans"] = fields["spans"][:words]
+        for name in ("lines", "frames", "words"):
+            fields[name] = fields[name][: self.count]
+        arrays: Any = {"codes": self.codes.cpu().numpy(), **fields}
+        np.savez(path, **arrays)
+
+
+def use_fast_kernels() -> None:
+    """TF32 and tuned convolutions."""
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark_limit = 5
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--probe", choices=("fft", "compile"), help="only check this machine")
-    parser.add_argument("--lines", type=Path)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--lines", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--audio", type=Path, help="for spoken chunks; OUT/audio by default")
     parser.add_argument("--flite", type=Path, help="folder of an unpacked libflite1")
     parser.add_argument("--seconds", type=float, default=560.0, help="whole run")
     parser.add_argument(
-        "--encode-seconds", type=float, default=85.0, help="kept for the code cache"
+        "--rest-seconds", type=float, default=230.0, help="of them for decoder and code cache"
     )
-    parser.add_argument("--workers", type=int, default=14)
-    parser.add_argument("--chunk", type=int, default=500)
-    parser.add_argument("--clips", type=int, default=85_000, help="at most so many in the cache")
-    parser.add_argument("--first-chunks", type=int, default=14)
+    parser.add_argument("--refine-clips", type=int, default=15_000)
+    parser.add_argument("--clips", type=int, default=90_000, help="at most so many in the cache")
+    parser.add_argument("--workers", type=int, default=12)
+    parser.add_argument("--chunk", type=int, default=200)
+    parser.add_argument("--first-chunks", type=int, default=12)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=1_000_000)
-    parser.add_argument("--pool-hours", type=float, default=20.0)
+    parser.add_argument("--steps", type=int, default=1_000_000, help="at most, in each phase")
+    parser.add_argument("--learning-rate", type=float, default=CodecSettings.learning_rate)
+    parser.add_argument("--pool-hours", type=float, default=75.0)
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
-    if args.probe:
-        probe(args.probe)
-        return
-    if args.lines is None or args.out is None:
-        parser.error("expected --lines and --out")
     begin = time.monotonic()
     args.out.mkdir(parents=True, exist_ok=True)
     audio = args.audio or args.out / "audio"
@@ -175,64 +188,95 @@ def main() -> None:
         print(line, flush=True)
         print(line, file=log_file, flush=True)
 
-    processes = start_workers(args.lines, audio, args.workers, args.chunk, args.flite)
     device = torch.device(args.device)
     torch.manual_seed(0)
-    torch.backends.cuda.matmul.allow_tf32 = True
-    torch.backends.cudnn.allow_tf32 = True
     codec = load_codec(args.resume) if args.resume else build_codec()
     codec.to(device)
     log(f"{sum(p.numel() for p in codec.core.parameters()) / 1e6:.2f} M parameters on {device}")
-    use_fft = True
+    processes = start_workers(args.lines, audio, args.workers, args.chunk, args.flite)
     if device.type == "cuda":
-        use_fft = works("fft")
-        compiled = works("compile")
-        log(f"FFT in a CUDA graph: {use_fft}; compiled snake: {compiled}")
-        if compiled:
-            compile_snake()
-    clips = Clips(audio)
-    pool = AudioPool(
-        torch.zeros(int(args.pool_hours * 3600 * 24_000), dtype=torch.int16, device=device)
-    )
-    while len(clips.chunks) < args.first_chunks:
-        if all(p.poll() is not None for p in processes) and not clips.poll(1):
+        compile_snake()
+    use_fast_kernels()
+    samples = torch.zeros(int(args.pool_hours * 90_000) * FRAME, dtype=torch.int16, device=device)
+    pool = AudioPool(samples)
+    clips = Clips(audio, pool)
+    while len(clips.seen) < args.first_chunks:
+        ended = all(p.poll() is not None for p in processes)
+        if not clips.poll(args.first_chunks - len(clips.seen)) and ended:
             raise RuntimeError(
-                f"[stage_codec] expected {args.first_chunks} chunks, got {len(clips.chunks)}"
+                f"[stage_codec] expected {args.first_chunks} chunks, got {len(clips.seen)}"
             )
-        for samples in clips.poll(args.first_chunks - len(clips.chunks)):
-            pool.append(samples)
         time.sleep(0.2)
-    log(f"{clips.count()} clips, {pool.filled / 24_000 / 3600:.2f} h to start with")
-
-    def refill() -> None:
-        for samples in clips.poll(2):
-            pool.append(samples)
-        torch.save(codec.core.state_dict(), args.out / "codec.pt")
-
-    if args.steps > 0:  # 0: only make the code cache again
-        left = args.seconds - args.encode_seconds - (time.monotonic() - begin)
-        settings = CodecSettings(
-            seconds=left,
-            batch=args.batch,
-            max_steps=args.steps,
-            use_fft=use_fft,
-            seed_steps=() if args.resume else CodecSettings.seed_steps,
-        )
-        steps = train_codec(codec, pool, settings, log, refill)
-        log(
-            f"{steps} steps; {clips.count()} clips read, "
-            f"{pool.filled / 24_000 / 3600:.2f} h in the pool"
-        )
+    log(f"{clips.describe()} to start with")
+    train_all(codec, clips, args, args.seconds - (time.monotonic() - begin), log)
     round_to_bf16(codec)
-    torch.save(codec.core.state_dict(), args.out / "codec.pt")
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    while clips.poll(8) and time.monotonic() - begin < args.seconds - 0.7 * args.encode_seconds:
+    save(codec.core.state_dict(), args.out / "codec.pt")
+    cache = CodeCache(codec, clips)
+    cache.extend(args.refine_clips)
+    log(f"{cache.count} clips encoded in {cache.seconds:.1f} s for the refinement")
+    rest = (args.clips / cache.count - 1.0) * cache.seconds + 8.0
+    left = args.seconds - rest - (time.monotonic() - begin)
+    log(f"{left:.0f} s for the decoder, {rest:.0f} s for the rest of the code cache")
+    train_decoder(codec, CodePool(clips.audio(), cache.codes), args, left, log)
+    while clips.poll(8):
         pass
-    count = write_codes(codec, clips, args.clips, args.out / "codes.npz")
-    log(f"{count} clips encoded")
+    while cache.count < args.clips and time.monotonic() - begin < args.seconds - 4.0:
+        if not cache.extend(min(8_000, args.clips - cache.count)):
+            break
+    cache.write(args.out / "codes.npz")
+    log(f"{cache.count} clips in the code cache, {len(cache.codes) / 90_000:.1f} h")
     for process in processes:
         process.terminate()
+
+
+def train_all(
+    codec: TrainableCodec,
+    clips: Clips,
+    args: argparse.Namespace,
+    left: float,
+    log: Callable[[str], None],
+) -> None:
+    """The whole codec, until the time of the refinement and the code cache is left."""
+    settings = CodecSettings(
+        seconds=left - args.rest_seconds,
+        batch=args.batch,
+        max_steps=args.steps,
+        learning_rate=args.learning_rate,
+        seed_steps=() if args.resume else CodecSettings.seed_steps,
+    )
+    if args.resume:
+        settings.wave_weight = settings.wave_weight_end
+    if settings.seconds <= 0 or args.steps == 0:  # only refine, or make the code cache again
+        return
+    moments = args.resume.with_name("codec_optimizer.pt") if args.resume else None
+    made = train_codec(
+        codec,
+        clips.pool,
+        settings,
+        log,
+        lambda: (clips.poll(6), None)[1],
+        torch.load(moments, map_location=clips.pool.samples.device)
+        if moments and moments.exists()
+        else None,
+    )
+    save(made, args.out / "codec_optimizer.pt")
+
+
+def train_decoder(
+    codec: TrainableCodec,
+    pool: CodePool,
+    args: argparse.Namespace,
+    left: float,
+    log: Callable[[str], None],
+) -> None:
+    """The decoder alone, on fixed codes; leaves bf16 values and writes ``codec.pt``."""
+    if pool.samples.device.type == "cuda":
+        compile_snake()
+    settings = RefineSettings(seconds=left, batch=args.batch, max_steps=args.steps)
+    if left > 0 and args.steps > 0:
+        refine_decoder(codec, pool, settings, log)
+    round_to_bf16(codec)
+    save(codec.core.state_dict(), args.out / "codec.pt")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@
     lm.pt]
 
 Plain prompts always carry the voice slt; every voice is cloned from a reference turn. Writes
-``lm.pt`` (fp32 weights) once a minute and ``lm.log``. The last 512 clips of the cache are held out:
+``lm.pt`` (fp32 weights) and ``lm_optimizer.pt`` (moments) once a minute, and ``lm.log``; a run with
+``--resume`` goes on from both. ``--decay-from 1`` keeps the learning rate up to the end, for a run
+that another one follows. The last 512 clips of the cache are held out:
 their loss is logged with the right and with a wrong text, whose gap on codebook 0 tells whether the
 model reads.
 """
@@ -25,6 +27,7 @@ from flite_speech import VOICES
 from higgs_rt.training.lm_model import ForwardSettings, PackedBatch, losses
 from higgs_rt.training.lm_train import LmSettings, Source, train_lm
 from higgs_rt.training.turns import ClipTable, TurnShape, TurnTokens, compose, corrupt
+from stage_codec import save
 
 INSTRUCTION = "Generate audio following instruction."
 SCENES = (
@@ -202,8 +205,8 @@ class Sampler:
 
 
 def held_out_batches(table: ClipTable) -> dict[str, PackedBatch]:
-    """Held-out slt clips in plain prompts, with their own and with another clip's text, and cloned
-    kal16.
+    """Held-out slt clips in plain prompts, with their own and with another clip's text, and every
+    voice cloned.
     """
     device = table.codes.device
     index = torch.arange(len(table.frames) - HELD_OUT, len(table.frames), device=device)
@@ -214,10 +217,12 @@ def held_out_batches(table: ClipTable) -> dict[str, PackedBatch]:
     prefix = torch.ones(len(plain), dtype=torch.long, device=device)
     result["right text"] = compose(table, shape, prefix, [plain], [plain])
     result["wrong text"] = compose(table, shape, prefix, [plain.roll(1)], [plain])
-    other = index[table.voice[index] == 3]
     shape = TurnShape(0, 16, (table.turns.shape[1],) * 2, (96, 96))
-    prefix = torch.zeros(len(other), dtype=torch.long, device=device)
-    result["cloned"] = compose(table, shape, prefix, [other.roll(1), other], [other.roll(1), other])
+    for number, voice in enumerate(VOICES):
+        other = index[table.voice[index] == number]
+        prefix = torch.zeros(len(other), dtype=torch.long, device=device)
+        pair = [other.roll(1), other]
+        result[f"{voice} cloned"] = compose(table, shape, prefix, pair, pair)
     return result
 
 
@@ -253,7 +258,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=560.0, help="whole run")
     parser.add_argument("--positions", type=int, default=32_768, help="positions per step")
     parser.add_argument("--steps", type=int, default=1_000_000)
-    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
+    parser.add_argument("--learning-rate", type=float, default=LmSettings.learning_rate)
+    parser.add_argument("--decay-from", type=float, default=LmSettings.decay_from)
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
@@ -282,8 +288,8 @@ def main() -> None:
         ("plain to 127", 63, 127, False, 0, 1.0),
         ("scene to 63", 0, 63, True, 0, 0.35),
         ("scene to 127", 63, 127, True, 0, 0.35),
-        ("clone to 63", 0, 63, False, 63, 0.7),
-        ("clone to 127", 63, 127, True, 95, 0.9),
+        ("clone to 63", 0, 63, False, 95, 1.0),
+        ("clone to 127", 63, 127, True, 95, 1.2),
     )
     sources = []
     for name, low, high, long_prefix, clone, scale in kinds:
@@ -298,7 +304,7 @@ def main() -> None:
     )
 
     @torch.no_grad()
-    def check() -> None:
+    def check(moments: dict[str, Any]) -> None:
         for name, batch in held_out.items():
             part = losses(model, batch, numerics)
             books = " ".join(f"{v:.2f}" for v in part.audio.tolist())
@@ -306,14 +312,22 @@ def main() -> None:
                 f"held out, {name}: {float(part.audio.mean()):.3f} [{books}] "
                 f"guide {float(part.guide):.2f}"
             )
-        torch.save(model.state_dict(), args.out / "lm.pt")
+        save(model.state_dict(), args.out / "lm.pt")
+        save(moments, args.out / "lm_optimizer.pt")
 
     settings = LmSettings(
-        seconds=args.seconds - (time.monotonic() - begin) - 30.0,
+        seconds=args.seconds - (time.monotonic() - begin) - 20.0,
         max_steps=args.steps,
         learning_rate=args.learning_rate,
+        decay_from=args.decay_from,
     )
-    steps = train_lm(model, sources, settings, device, log, check)
+    moments = None
+    if args.resume:
+        settings.guide_weight = settings.guide_weight_end
+        beside = args.resume.with_name("lm_optimizer.pt")
+        moments = torch.load(beside, map_location=device) if beside.exists() else None
+        log(f"goes on from {args.resume}, moments: {moments is not None}")
+    steps = train_lm(model, sources, settings, device, log, check, moments)
     log(f"{steps} steps")
 
 

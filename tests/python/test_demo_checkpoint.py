@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from higgs_rt.evaluation import read_lines, spoken_words
 from higgs_rt.training.labels import IGNORE, column_labels, delayed_columns
 
 DEMO = Path(__file__).resolve().parents[2] / "python" / "higgs_rt" / "data" / "demo"
 SENTENCES = Path(__file__).resolve().parent.parent / "data" / "sentences.txt"
+ORDINARY = SENTENCES.with_name("ordinary.txt")
 VOCABULARY = Path(__file__).resolve().parent.parent / "data" / "vocabulary.txt"
 CODES, BOS, EOS = 256, 256, 257
 LIMIT = 375
@@ -43,6 +45,15 @@ def test_held_out_sentences_use_the_vocabulary() -> None:
         parts = sentence.lower().strip(".?!").split()
         assert 4 <= len(parts) <= 12, sentence
         assert {part.strip(",") for part in parts} <= words, sentence
+
+
+def test_ordinary_sentences() -> None:
+    """At least 30 of 8 to 12 words, most of them outside the small vocabulary."""
+    words = set(VOCABULARY.read_text(encoding="utf-8").split())
+    rows = [spoken_words(row) for row in read_lines(ORDINARY)]
+    assert len(rows) >= 30
+    assert all(8 <= len(row) <= 12 for row in rows)
+    assert len({word for row in rows for word in row} - words) > 100
 
 
 def test_labels_have_one_end_per_codebook() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from higgs_rt.training.codec_losses import MelLoss
 from higgs_rt.training.codec_model import FusedSnake, TrainableCodec, import_codec_classes
-from higgs_rt.training.codec_narrow import narrow_decoder
+from higgs_rt.training.codec_refine import CodePool, RefineSettings, refine_decoder
+from higgs_rt.training.codec_train import encode_pool
 from higgs_rt.training.lm_model import ForwardSettings, PackedBatch, forward, losses
 from higgs_rt.training.lm_train import LmSettings, Source, train_lm
 from higgs_rt.training.turns import ClipTable, TurnShape, TurnTokens, compose
@@ -129,17 +129,26 @@ def test_a_few_steps_learn(model: Any, table: ClipTable) -> None:
     before = losses(model, cloned(table), numerics)
     source = Source("clones", lambda: cloned(table), 1.0)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    steps = train_lm(
-        model, [source], settings, torch.device("cpu"), lambda text: None, lambda: None
-    )
+    kept: list[dict[str, Any]] = []
+
+    def run(moments: dict[str, Any] | None) -> int:
+        device = torch.device("cpu")
+        return train_lm(model, [source], settings, device, lambda text: None, kept.append, moments)
+
+    steps = run(None)
     after = losses(model, cloned(table), numerics)
+    count = float(kept[-1]["state"][0]["step"])
+    settings.max_steps = 2
+    run(kept[-1])  # goes on with the moments: the optimizer's count of steps goes on too
+    assert float(kept[-1]["state"][0]["step"]) == count + 2
     model.load_state_dict(state)
     assert steps == 30
     assert float(after.audio.mean()) < 0.8 * float(before.audio.mean())
     assert float(after.text) < float(before.text)
 
 
-def test_codec_forward_equals_transformers() -> None:
+@pytest.fixture
+def codec() -> TrainableCodec:
     pytest.importorskip("transformers")
     torch.manual_seed(3)
     config_class, model_class = import_codec_classes()
@@ -172,7 +181,11 @@ def test_codec_forward_equals_transformers() -> None:
     )
     codec = TrainableCodec(core)
     codec.reset()
-    codec.eval()
+    return codec.eval()
+
+
+def test_codec_forward_equals_transformers(codec: TrainableCodec) -> None:
+    core = codec.core
     wave = torch.randn(2, 960 * 12) * 0.1
     with torch.no_grad():
         quantised = codec.quantise(codec.encode_latent(wave))
@@ -188,46 +201,29 @@ def test_codec_forward_equals_transformers() -> None:
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
 
 
-def test_narrow_decoder_keeps_the_live_channels() -> None:
-    pytest.importorskip("transformers")
-    from transformers.models.dac.configuration_dac import DacConfig
-    from transformers.models.dac.modeling_dac import DacDecoder
-
-    torch.manual_seed(4)
-    wide, narrow = (
-        DacDecoder(
-            DacConfig(encoder_hidden_size=4, decoder_hidden_size=w, downsampling_ratios=[2, 4])
-        )
-        for w in (32, 16)
-    )
-    with torch.no_grad():
-        for name, parameter in wide.named_parameters():
-            if name.endswith("alpha"):
-                parameter.uniform_(0.5, 1.5)
-            elif name.endswith("bias") and name != "conv2.bias":
-                parameter[1::2] = 0.0
-            elif name.endswith("weight"):  # of every second channel, in and out
-                makers = parameter.transpose(0, 1) if "conv_t1" in name else parameter
-                if name != "conv2.weight":
-                    makers[1::2] = 0.0
-                if name != "conv1.weight":
-                    makers[:, 1::2] = 0.0
-    narrow_decoder(wide, narrow)
-    latent = torch.randn(2, 16, 9)
-    with torch.no_grad():
-        wanted = wide(latent)
-        assert wanted.abs().max() > 1e-3
-        assert (narrow(latent) - wanted).abs().max() < 1e-6
+def test_clips_encode_as_if_alone_and_the_decoder_learns(codec: TrainableCodec) -> None:
+    frames = torch.tensor([12, 9, 12])
+    samples = (torch.randn(960 * int(frames.sum())) * 3000).to(torch.int16)
+    codes = encode_pool(codec, samples, frames)
+    for clip, rows in zip(
+        torch.split(samples, (960 * frames).tolist()),
+        torch.split(codes, frames.tolist()),
+        strict=True,
+    ):
+        wanted = codec.core.encode(clip[None, None].float() / 32768).audio_codes[0]
+        assert torch.equal(rows.t().long(), wanted)
+    encoder = {k: v.clone() for k, v in codec.core.acoustic_encoder.state_dict().items()}
+    logged: list[str] = []
+    settings = RefineSettings(seconds=60.0, max_steps=8, batch=2, crop_frames=4, log_every=7)
+    settings.warmup, settings.learning_rate = 1, 3e-3
+    refine_decoder(codec, CodePool(samples, codes), settings, logged.append)
+    mel = [float(line.split(" mel ")[1].split()[0]) for line in logged if " mel " in line]
+    assert mel[-1] < mel[0]
+    after = codec.core.acoustic_encoder.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in encoder.items())
 
 
 def test_snake_gradients() -> None:
     x = torch.randn(2, 3, 5, dtype=torch.double, requires_grad=True)
     alpha = (torch.rand(1, 3, 1, dtype=torch.double) + 0.5).requires_grad_(True)
     assert torch.autograd.gradcheck(FusedSnake.apply, (x, alpha))
-
-
-def test_spectra_by_product_equal_the_fft() -> None:
-    a, b = torch.randn(2, 4096), torch.randn(2, 4096)
-    by_fft, by_product = MelLoss()(a, b), MelLoss(use_fft=False)(a, b)
-    for left, right in zip(by_fft, by_product, strict=True):
-        assert float(left) == pytest.approx(float(right), rel=1e-4)

@@ -20,9 +20,7 @@ def mel_filters(mels: int, n_fft: int, rate: int) -> torch.Tensor:
 class MelLoss(nn.Module):
     """Mean over several window lengths of L1 between log-mel spectra, plus spectral convergence.
 
-    `floor` is the magnitude (of unit-energy windows) under which differences do not matter. Without
-    `use_fft` the spectra come from a matrix product (for CUDA graphs, where the FFT library cannot
-    be captured).
+    `floor` is the magnitude (of unit-energy windows) under which differences do not matter.
     """
 
     def __init__(
@@ -30,32 +28,20 @@ class MelLoss(nn.Module):
         rate: int = 24_000,
         scales: tuple[tuple[int, int], ...] = ((256, 24), (512, 48), (1024, 80), (2048, 96)),
         floor: float = 1e-3,
-        use_fft: bool = True,
     ) -> None:
         super().__init__()
         self.scales = scales
         self.floor = floor
-        self.use_fft = use_fft
         for n_fft, mels in scales:
             window = torch.hann_window(n_fft)
             self.register_buffer(f"window_{n_fft}", window / window.square().sum().sqrt())
             self.register_buffer(f"filters_{n_fft}", mel_filters(mels, n_fft, rate))
-            if not use_fft:
-                angle = torch.arange(n_fft)[:, None] * torch.arange(n_fft // 2 + 1) % n_fft
-                angle = angle * (2.0 * torch.pi / n_fft)
-                self.register_buffer(f"cosine_{n_fft}", angle.cos())
-                self.register_buffer(f"sine_{n_fft}", angle.sin())
 
     def magnitude(self, wave: torch.Tensor, n_fft: int) -> torch.Tensor:
         """wave [B, T] -> magnitudes [B, frames, n_fft/2+1], hop n_fft/4, no centring."""
         frames = wave.unfold(-1, n_fft, n_fft // 4) * getattr(self, f"window_{n_fft}")
-        if self.use_fft:
-            spectrum = torch.fft.rfft(frames)
-            real, imaginary = spectrum.real, spectrum.imag
-        else:
-            real = frames @ getattr(self, f"cosine_{n_fft}")
-            imaginary = frames @ getattr(self, f"sine_{n_fft}")
-        power: torch.Tensor = real.square() + imaginary.square()
+        spectrum = torch.fft.rfft(frames)
+        power: torch.Tensor = spectrum.real.square() + spectrum.imag.square()
         return (power + 1e-12).sqrt()
 
     def forward(self, made: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,24 +5,30 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from higgs_rt.training.codec_losses import MelLoss
 from higgs_rt.training.codec_model import TrainableCodec, perplexity
-from higgs_rt.training.graph import GraphedStep, Metrics, clip_gradients, make_adamw
+from higgs_rt.training.graph import GraphedStep, Metrics, clip_gradients, make_adamw, restore
 from higgs_rt.training.schedule import trapezoid
 
 
 @dataclass
 class CodecSettings:
-    """Settings of a codec run; times in seconds, `crop_frames` in frames of 960 samples."""
+    """Settings of a codec run; times in seconds, `crop_frames` in frames of 960 samples.
+
+    The weight of the waveform falls from `wave_weight` to `wave_weight_end` between a tenth and
+    four tenths of the run: it starts the learning, but later would spend the codes on phase.
+    """
 
     seconds: float = 420.0
     max_steps: int = 1_000_000
     batch: int = 32
     crop_frames: int = 48
-    learning_rate: float = 1e-3
+    learning_rate: float = 6e-4
+    warmup: int = 400
     betas: tuple[float, float] = (0.8, 0.99)
     weight_decay: float = 1e-3
     clip: float = 5.0
@@ -31,11 +37,12 @@ class CodecSettings:
     mel_weight: float = 1.0
     convergence_weight: float = 0.5
     wave_weight: float = 0.5
+    wave_weight_end: float = 0.15
     commitment_weight: float = 0.05
     residual_weight: float = 0.1
     seed_steps: tuple[int, ...] = (0, 40, 120, 300)
     log_every: int = 250
-    use_fft: bool = True
+    refill_every: int = 100
 
 
 @dataclass
@@ -69,16 +76,20 @@ def train_codec(
     settings: CodecSettings,
     log: Callable[[str], None],
     refill: Callable[[], None] = lambda: None,
-) -> int:
-    """Trains in place until `settings.seconds` have passed; returns the number of steps.
+    moments: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Trains in place until `settings.seconds` have passed; returns the optimizer's state.
 
-    `refill` is called now and then to move newly made audio into the pool.
+    `refill` is called now and then to move newly made audio into the pool. `moments` is what an
+    earlier run returned.
     """
     device = pool.samples.device
     length = settings.crop_frames * 960
-    losses = MelLoss(use_fft=settings.use_fft).to(device)
+    losses = MelLoss().to(device)
     parameters = [p for p in codec.parameters() if p.requires_grad]
     optimizer, lr = make_adamw(parameters, device, settings.betas, settings.weight_decay)
+    restore(optimizer, lr, moments)
+    wave_weight = torch.tensor(settings.wave_weight, device=device)
     static = pool.crops(settings.batch, length)
     codec.train()
 
@@ -94,7 +105,7 @@ def train_codec(
         loss = (
             settings.mel_weight * mel
             + settings.convergence_weight * convergence
-            + settings.wave_weight * wave
+            + wave_weight * wave
             + settings.commitment_weight * quantised.commitment
             + settings.residual_weight * quantised.residual
         )
@@ -110,7 +121,8 @@ def train_codec(
             "norm": norm,
         }
 
-    codec.seed_codebooks([pool.crops(settings.batch, length) for _ in range(4)])
+    if settings.seed_steps:
+        codec.seed_codebooks([pool.crops(settings.batch, length) for _ in range(4)])
     lr.fill_(settings.learning_rate * 0.03)
     begin = time.monotonic()
     graphed = GraphedStep(step, device)
@@ -125,8 +137,13 @@ def train_codec(
         if count in settings.seed_steps[1:]:
             codec.seed_codebooks([pool.crops(settings.batch, length) for _ in range(4)])
         static.copy_(pool.crops(settings.batch, length))
-        lr.fill_(settings.learning_rate * trapezoid(progress, count, 200, settings.decay_from))
-        codec.decay.fill_(0.9 if count < 300 else 0.97 if progress < 0.5 else 0.99)
+        rate = trapezoid(progress, count, settings.warmup, settings.decay_from)
+        lr.fill_(settings.learning_rate * rate)
+        share = min(1.0, max(0.0, (progress - 0.1) / 0.3))
+        fall = settings.wave_weight_end - settings.wave_weight
+        wave_weight.fill_(settings.wave_weight + share * fall)
+        fresh = count < 300 and bool(settings.seed_steps)
+        codec.decay.fill_(0.9 if fresh else 0.97 if progress < 0.5 else 0.99)
         codec.revive.fill_(1.0 if count % 10 == 9 and progress < 0.8 else 0.0)
         metrics = graphed()
         count += 1
@@ -135,9 +152,11 @@ def train_codec(
         if count % settings.log_every == 0 or count in (1, 10, 50):
             text = " ".join(f"{name} {float(value):.3f}" for name, value in metrics.items())
             log(f"codec step {count} t {time.monotonic() - begin:.0f} s {text}")
+        if count % settings.refill_every == 0:
             refill()
+    log(f"{count} steps")
     report_codec(codec, pool, settings, losses, log)
-    return count
+    return optimizer.state_dict()
 
 
 @torch.no_grad()
@@ -150,7 +169,7 @@ def report_codec(
 ) -> None:
     """Logs perplexity per book and the mel loss by number of books, on fresh crops."""
     codec.eval()
-    waves = pool.crops(2 * settings.batch, settings.crop_frames * 960)
+    waves = pool.crops(settings.batch, settings.crop_frames * 960)
     latent = codec.encode_latent(waves)
     codes = codec.quantise(latent).codes
     size = codec.core.config.codebook_size
@@ -164,26 +183,24 @@ def report_codec(
 
 
 @torch.no_grad()
-def encode_clips(
-    codec: TrainableCodec, clips: list[torch.Tensor], batch_frames: int = 16_384
-) -> list[torch.Tensor]:
-    """Codes (uint8 [8, n] on the CPU) of int16 clips of 960 n samples.
+def encode_pool(
+    codec: TrainableCodec, samples: torch.Tensor, frames: torch.Tensor, batch_frames: int = 16_384
+) -> torch.Tensor:
+    """Codes (uint8 [F, 8], on the device) of clips that lie one after another in `samples` (int16
+    [960 F]); `frames` int64 [N] are their lengths, with sum F.
 
     Clips of one length share a batch, so that no padding changes the semantic branch's statistics:
     the codes are those of each clip alone.
     """
     codec.eval()
-    device = next(codec.parameters()).device
-    order: dict[int, list[int]] = {}
-    for i, clip in enumerate(clips):
-        order.setdefault(clip.numel() // 960, []).append(i)
-    result: list[torch.Tensor] = [torch.empty(0)] * len(clips)
-    for frames, members in order.items():
-        size = max(1, batch_frames // frames)
-        for at in range(0, len(members), size):
-            part = members[at : at + size]
-            waves = torch.stack([clips[i] for i in part]).to(device).float() / 32768.0
-            codes = codec.quantise(codec.encode_latent(waves)).codes.to(torch.uint8).cpu()
-            for i, row in zip(part, codes, strict=True):
-                result[i] = row
-    return result
+    device = samples.device
+    frames = frames.to(device)
+    start = frames.cumsum(0) - frames
+    codes = torch.empty(len(samples) // 960, 8, dtype=torch.uint8, device=device)
+    for length in sorted(set(frames.tolist())):
+        for members in (frames == length).nonzero()[:, 0].split(max(1, batch_frames // length)):
+            rows = start[members, None] + torch.arange(length, device=device)
+            waves = samples.view(-1, 960)[rows].reshape(len(members), -1).float() / 32768.0
+            made = codec.quantise(codec.encode_latent(waves)).codes
+            codes[rows] = made.transpose(1, 2).to(torch.uint8)
+    return codes

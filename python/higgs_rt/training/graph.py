@@ -77,6 +77,17 @@ def make_adamw(
     return optimizer, lr
 
 
+def restore(optimizer: torch.optim.AdamW, lr: torch.Tensor, moments: dict[str, Any] | None) -> None:
+    """Puts the moments of an earlier run (its `optimizer.state_dict()`) into an optimizer of
+    `make_adamw`, before its step is captured; nothing without them.
+    """
+    if moments is None:
+        return
+    optimizer.load_state_dict(moments)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
 def clip_gradients(parameters: list[torch.nn.Parameter], limit: float) -> torch.Tensor:
     """Scales all gradients to a joint norm of at most `limit`; returns the norm before, without
     sync.

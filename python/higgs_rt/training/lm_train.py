@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from higgs_rt.training.graph import GraphedStep, Metrics, clip_gradients, make_adamw
+from higgs_rt.training.graph import GraphedStep, Metrics, clip_gradients, make_adamw, restore
 from higgs_rt.training.lm_model import ForwardSettings, PackedBatch, losses
 from higgs_rt.training.schedule import trapezoid
 
@@ -53,13 +53,17 @@ def train_lm(
     settings: LmSettings,
     device: torch.device,
     log: Callable[[str], None],
-    check: Callable[[], None],
+    check: Callable[[dict[str, Any]], None],
+    moments: dict[str, Any] | None = None,
 ) -> int:
-    """Trains `model` in place; `check` validates and saves, and is called now and then and at the
-    end.
+    """Trains `model` in place; returns the number of steps.
+
+    `check` validates and saves; it is called with the optimizer's state now and then and at the
+    end. `moments` is that state of an earlier run.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer, lr = make_adamw(parameters, device, settings.betas, settings.weight_decay)
+    restore(optimizer, lr, moments)
     guide_weight = torch.tensor(settings.guide_weight, device=device)
     numerics = ForwardSettings(
         dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
@@ -122,7 +126,7 @@ def train_lm(
                 f"audio {mean:.3f} [{books}] {rest}"
             )
         if now - checked > settings.check_every_seconds:
-            check()
+            check(optimizer.state_dict())
             checked = time.monotonic()
-    check()
+    check(optimizer.state_dict())
     return count
