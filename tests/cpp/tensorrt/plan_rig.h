@@ -12,7 +12,8 @@ namespace higgs_rt::testing {
 
 struct PlanRig {
   explicit PlanRig(FolderOptions the_folder, std::int32_t max_rows = 64, FakePlanOptions plan = {},
-                   std::int32_t max_sequences = 4, bool asynchronous = false)
+                   std::int32_t max_sequences = 4, bool asynchronous = false,
+                   std::int32_t slots = 0)
       : pool(1) {
     write_plan_folder(directory, the_folder);
     EngineConfig config;
@@ -23,6 +24,7 @@ struct PlanRig {
     config.max_sequences = max_sequences;
     config.max_positions = the_folder.max_seq_len;
     config.asynchronous = asynchronous;
+    config.num_blocks = slots;
     loaded = load_plan(
         config, device, pool,
         std::make_unique<FakePlanRuntime>(device, pool, config.model_dir, std::move(plan), use));

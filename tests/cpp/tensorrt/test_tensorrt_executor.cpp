@@ -82,8 +82,10 @@ class Schedule {
     config.max_step_tokens = config.max_batch + draw(random_, 1, 20);
     config.max_sequence = kPositions;
     // As on a GPU two times of three: steps run ahead, and the sampler's work is the engine's tail.
+    // With fewer slots than requests, those that wait take the slots of paused ones.
     model_ = std::make_unique<PlanRig>(folder, config.max_step_tokens, FakePlanOptions{},
-                                       config.max_batch, draw(random_, 0, 2) != 0);
+                                       config.max_batch, draw(random_, 0, 2) != 0,
+                                       draw(random_, 1, config.max_batch));
     sampler_ = make_cpu_sampler(
         {config.max_batch, reference.spec().num_codebooks, reference.spec().codebook_vocab});
     executor_ = std::make_unique<Executor>(model_->engine(), *sampler_, config);
@@ -179,6 +181,7 @@ TEST("tensorrt: random schedules give each request the native engine's columns")
             << totals.several << " with several slots, " << totals.graphs << " from graphs\n";
   EXPECT(totals.finished > 900);  // else the schedules test too little
   EXPECT(totals.cancelled > 50);
+  EXPECT(totals.preemptions > 10);
   EXPECT(totals.several > 1500);
   EXPECT(totals.graphs > totals.decodes / 3);
 }
