@@ -10,6 +10,7 @@
 #include "model/codec_decoder.h"
 #include "model/codec_window.h"
 #include "model/edited_checkpoint.h"
+#include "model/receptive_field.h"
 
 using namespace higgs_rt;
 using namespace higgs_rt::testing;
@@ -142,19 +143,23 @@ void decode_parts(CodecDecoder& decoder, std::vector<Part>& parts, std::mt19937&
 
 TEST("codec window: keeps every row that the samples need") {
   const std::vector<std::int32_t> ratios = {8, 5, 4, 2, 3};
-  const CodecWindow window = codec_window(ratios, 8);
-  EXPECT_EQ(window.begin, -10);
-  EXPECT_EQ(window.rows, 28);
-  EXPECT_EQ(window.blocks.back().rate, 960);
-  std::int32_t rows = window.rows;
-  for (std::size_t i = 0; i < ratios.size(); ++i) {
-    const CodecWindow::Block& block = window.blocks[i];
-    EXPECT_EQ(block.in_rows, rows);
-    EXPECT(block.in_begin >= 0 && block.in_begin + block.rows <= rows);
-    rows = block.rows * ratios[i];
-    EXPECT(block.out_begin <= 0 && block.out_begin + rows >= 8 * block.rate);
+  for (const std::int32_t frames : {1, 8, 16, 24, 32, 48, 64}) {
+    const CodecWindow window = codec_window(ratios, frames);
+    EXPECT_EQ(window.begin, -10);
+    EXPECT_EQ(window.rows, frames + 20);
+    EXPECT_EQ(window.blocks.back().rate, 960);
+    const auto needed = needed_inputs(ratios, {0, std::int64_t{frames} * 960 - 1});
+    std::int32_t rows = window.rows;
+    for (std::size_t i = 0; i < ratios.size(); ++i) {
+      const CodecWindow::Block& block = window.blocks[i];
+      EXPECT_EQ(block.in_rows, rows);
+      EXPECT(block.in_begin >= 0 && block.in_begin + block.rows <= rows);
+      rows = block.rows * ratios[i];
+      EXPECT(block.out_begin <= needed[2 + i].first);
+      EXPECT(block.out_begin + rows > needed[2 + i].last);
+    }
+    EXPECT(window.last_begin >= 0 && window.last_begin + frames * 960 + 6 <= rows);
   }
-  EXPECT(window.last_begin >= 0 && window.last_begin + 8 * 960 + 6 <= rows);
 }
 
 TEST("cuda codec decoder: agrees with the CPU's") {
