@@ -187,6 +187,29 @@ __device__ inline void send_sums(const float* sums, float* inbox, Arrival* arriv
   }
 }
 
+// Adds what the blocks have sent for this block's share of the rows and writes the results of a
+// tile. squares [blocks][kN] as NormInput::scale() takes them, tables as Output::prepare() made
+// them.
+template <int kN, class Input, class Output>
+__device__ inline void write_results(const Input& input, const Output& output, int tile,
+                                     const float* inbox, const float* squares,
+                                     const unsigned char* tables, unsigned rank, unsigned blocks,
+                                     int inputs) {
+  const int rows = input.rows.rows, share = kN / static_cast<int>(blocks);
+  for (int e = static_cast<int>(threadIdx.x); e < share * kUnits * 8; e += kThreads) {
+    const int local = e / (kUnits * 8), u = e / 8 % kUnits, g = e % 8;
+    const int n = static_cast<int>(rank) * share + local, unit = tile * kUnits + u;
+    if (n >= rows) break;
+    float low = 0.0f, high = 0.0f;
+    for (unsigned b = 0; b < blocks; ++b) {
+      const float* at = inbox + (static_cast<int>(b) * share + local) * kTile + u * 16 + g;
+      low += at[0], high += at[8];
+    }
+    const float scale = input.scale(squares + n, kN, blocks, inputs);
+    output.write(tables, rows, unit, g, n, low * scale, high * scale);
+  }
+}
+
 template <int kN, int kStages, class Input, class Output>
 __global__ void __launch_bounds__(kThreads, kN == 8 ? 2 : 1)
     stream_kernel(const __grid_constant__ StreamWeight weight, const __grid_constant__ Input input,
@@ -245,21 +268,6 @@ __global__ void __launch_bounds__(kThreads, kN == 8 ? 2 : 1)
   auto* sums = reinterpret_cast<float*>(memory + layout.sums());
   auto* inbox = reinterpret_cast<float*>(memory + layout.inbox());
   unsigned char* tables = memory + layout.tables();
-  const auto finish = [&](int tile, const float* from) {
-    for (int e = static_cast<int>(threadIdx.x); e < share * kUnits * 8; e += kThreads) {
-      const int local = e / (kUnits * 8), u = e / 8 % kUnits, g = e % 8;
-      const int n = static_cast<int>(rank) * share + local, unit = tile * kUnits + u;
-      if (n >= rows) break;
-      float low = 0.0f, high = 0.0f;
-      for (unsigned b = 0; b < blocks; ++b) {
-        const float* at = from + (static_cast<int>(b) * share + local) * kTile + u * 16 + g;
-        low += at[0], high += at[8];
-      }
-      const float scale = input.scale(squares + n, kN, blocks, weight.inputs);
-      output.write(tables, rows, unit, g, n, low * scale, high * scale);
-    }
-  };
-
   const std::uint32_t own_x =
       x + static_cast<std::uint32_t>((feed.begin - first) * (kN / 8) * 1024 + lane * 16);
   int tile = first_tile;
@@ -271,7 +279,8 @@ __global__ void __launch_bounds__(kThreads, kN == 8 ? 2 : 1)
     Arrival* arrival = arrivals + index % kInboxes;
     wait_arrival(arrival, index / kInboxes);
     if (threadIdx.x == 0) expect_arrival(arrival, sum_bytes);
-    finish(tile - stride, inbox + index % kInboxes * kN * kTile);
+    write_results<kN>(input, output, tile - stride, inbox + index % kInboxes * kN * kTile, squares,
+                      tables, rank, blocks, weight.inputs);
   };
   for (; tile < tiles; tile += stride, ++sent) {
     float acc[2][kN / 8][4];
