@@ -55,6 +55,16 @@ std::int32_t num_sampler_rows(const StepBatch& batch) {
   return count;
 }
 
+// Whether every sequence has one row.
+bool has_single_rows(const StepBatch& batch) {
+  if (batch.num_sequences != batch.num_rows()) return false;
+  for (std::size_t s = 0; s + 1 < batch.text_offset.size(); ++s) {
+    const std::int32_t text = batch.text_offset[s + 1] - batch.text_offset[s];
+    if (text + batch.audio_offset[s + 1] - batch.audio_offset[s] != 1) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 NativeEngine::NativeEngine(const EngineConfig& config, const ModelConfig& model,
@@ -146,6 +156,7 @@ const float* NativeEngine::run_eagerly(const StepBatch& batch, const StepOutput&
   step.columns = staging_->add(batch.columns, {given, codebooks});
   step.block_table = staging_->add(batch.block_table, {batch.num_sequences, batch.max_blocks});
   step.logit_rows = staging_->add(batch.logit_rows, {wanted});
+  step.single_rows = has_single_rows(batch);
   TensorView sampler_rows;
   if (tail_.enqueue) sampler_rows = staging_->add(batch.sampler_rows, {wanted});
   const StepStaging::Array table_rows = staging_->take({table, spec_.hidden_size}, DType::kF32);

@@ -127,7 +127,6 @@ TEST("devices: cuda gives a request the same columns alone and among others, sam
     for (std::size_t i = 0; i < requests.size(); ++i) {
       expect_equal(cuda.run({requests[i]}), {together[i]});
     }
-    EXPECT(cuda.executor->stats().preemptions > 0);
   }
 }
 
