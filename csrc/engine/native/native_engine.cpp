@@ -160,7 +160,9 @@ const float* NativeEngine::run_eagerly(const StepBatch& batch, const StepOutput&
   TensorView sampler_rows;
   if (tail_.enqueue) sampler_rows = staging_->add(batch.sampler_rows, {wanted});
   const StepStaging::Array table_rows = staging_->take({table, spec_.hidden_size}, DType::kF32);
-  std::memcpy(table_rows.host.data(), batch.table_rows.data(), table_rows.host.size_bytes());
+  if (table != 0) {  // an empty vector may have no address
+    std::memcpy(table_rows.host.data(), batch.table_rows.data(), table_rows.host.size_bytes());
+  }
   step.table_rows = table_rows.device;
   staging_->upload();
   step.last_columns = {const_cast<std::int32_t*>(output.last_columns),
