@@ -1,7 +1,7 @@
 """Real input through the whole native path: recordings to voices, sentences to speech to words.
 
-The demo model must speak and stop by itself. How well it is understood is measured and printed,
-beside the voices that it learned from (flite's), and not judged here.
+The demo model must speak, stop by itself, and be understood: the recogniser gets less than one word
+in four wrong with each voice. The voices that it learned from (flite's) are measured beside it.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ from higgs_rt.voices import VoiceStore
 pytestmark = pytest.mark.speech
 
 VOICES = ("slt", "rms", "awb", "kal16")
+STRETCH = {"slt": 1.0, "rms": 1.0, "awb": 1.2, "kal16": 1.3}  # of the teacher, as it was learned
 SENTENCES = Path(__file__).resolve().parent.parent / "data" / "sentences.txt"
 NUM_SENTENCES = 50
+HIGHEST_WER = 0.25
 
 
 def run(*arguments: object) -> str:
@@ -73,14 +75,13 @@ def folder(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(folder: Path, sentences: list[str], recogniser: Recogniser) -> dict[str, SystemResult]:
-    """Every voice speaks its share of the sentences, eight at a time."""
+    """Every voice speaks every sentence, eight at a time."""
     found = {}
     with Runtime.load(voices=folder) as runtime:
         begin = time.monotonic()
-        for index, name in enumerate(VOICES):
-            lines = sentences[index :: len(VOICES)]
-            spoken = speak_lines(runtime, lines, voice=name, seed=100 * index)
-            found[name] = score_system(name, lines, spoken, recogniser)
+        for name in VOICES:
+            spoken = speak_lines(runtime, sentences, voice=name, seed=0, top_k=50)
+            found[name] = score_system(name, sentences, spoken, recogniser)
         passed = time.monotonic() - begin
     seconds = sum(result.seconds for result in found.values())
     print(f"\n{seconds:.1f} s of speech, made and recognised in {passed:.1f} s")
@@ -109,17 +110,18 @@ def test_added_voices_equal_the_packaged_ones(folder: Path, demo_model: Path) ->
 
 def test_every_sentence_ends_by_itself(results: dict[str, SystemResult]) -> None:
     lines = [line for result in results.values() for line in result.lines]
-    assert len(lines) == NUM_SENTENCES
+    assert len(lines) == NUM_SENTENCES * len(VOICES)
     assert [line.text for line in lines if line.finish != "stop"] == []
     for line in lines:
         assert 0.2 < line.seconds < 5 + len(line.text) * 0.2, line
 
 
-def test_the_word_error_rate_is_measured(results: dict[str, SystemResult]) -> None:
+def test_every_voice_is_understood(results: dict[str, SystemResult]) -> None:
     print()
     show(results)
     for result in results.values():
         assert result.score.words == sum(len(spoken_words(line.text)) for line in result.lines)
+        assert result.score.wer < HIGHEST_WER, result.system
 
 
 def test_the_word_error_rate_of_the_teacher(
@@ -133,7 +135,10 @@ def test_the_word_error_rate_of_the_teacher(
         (tmp_path / voice).mkdir()
         for number, line in enumerate(lines):
             target = tmp_path / voice / f"{number:02d}.wav"
-            subprocess.run(["flite", "-voice", voice, "-t", line, "-o", target], check=True)
+            pace = f"duration_stretch={STRETCH[voice]}"
+            flite: list[str | Path] = ["flite", "-voice", voice, "--setf", pace]
+            flite += ["-t", line, "-o", target]
+            subprocess.run(flite, check=True)
         spoken = read_recordings(tmp_path / voice, len(lines))
         name = f"flite {voice}"
         teacher[name] = score_system(name, lines, spoken, recogniser)
