@@ -197,6 +197,11 @@ def test_long_texts_and_dialogues(url: str, demo: Runtime) -> None:
     assert report["turns"] == 12
     expected = demo.speak(script, speakers=["slt", "rms"], seed=3).samples
     np.testing.assert_allclose(decoded(response.content, "pcm"), expected, atol=1e-4)
+    at_once = {**body, "input": "[SPEAKER0] Hi. [SPEAKER1] Ho.", "max_seconds": 2}
+    at_once |= {"dialogue": "tags", "placement": "system"}
+    response = httpx.post(f"{url}/v1/audio/speech", json=at_once)
+    report = httpx.get(f"{url}/v1/requests/{response.headers['x-request-id']}").json()
+    assert report["turns"] == 1
 
 
 def test_chat_speaks_and_goes_on(client: openai.OpenAI, demo: Runtime) -> None:

@@ -22,7 +22,7 @@ KNOWN = {
     **{"input": "So it is.", "messages": [{"role": "user", "content": "Hi."}], "language": "en"},
     **{"audio": {"format": "mp3"}, "instructions": None, "top_k": 5, "max_seconds": 1},
 }
-EXAMPLES = 25  # of each operation
+EXAMPLES = 15  # of each operation
 
 
 @pytest.fixture(scope="module")

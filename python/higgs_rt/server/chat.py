@@ -53,6 +53,7 @@ def chat_router(service: Service) -> APIRouter:
         summary="Speech as a conversation",
     )
     async def create_completion(body: ChatRequest, request: Request) -> Response:
+        service.refuse_when_full()
         service.check_model(body.model)
         if "audio" not in body.modalities:
             raise Problem(

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from higgs_rt.prompt import Dialogue, Placement
 from higgs_rt.server.formats import Format
 
 _MAX_SEED = (1 << 63) - 1
@@ -47,6 +48,8 @@ class SamplingFields(BaseModel):
     language: str | None = Field(None, max_length=8, description='Of numbers; "auto", "en", …')
     max_turn_chars: int | None = Field(None, ge=8, le=100_000)
     context_turns: int | None = Field(None, ge=0, le=100)
+    dialogue: Dialogue | None = Field(None, description="How [SPEAKERn] scripts are asked for.")
+    placement: Placement | None = Field(None, description="Where references go in the prompt.")
     guards: bool | None = None
     first_chunk_frames: int | None = Field(None, ge=1, le=64)
     max_chunk_frames: int | None = Field(None, ge=1, le=256)

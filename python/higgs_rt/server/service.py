@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, TypeVar, cast
 
 from higgs_rt.audio import Audio, read_audio_bytes
+from higgs_rt.errors import VoiceError
 from higgs_rt.options import SpeakOptions
 from higgs_rt.prompt import Reference
 from higgs_rt.runtime import Runtime
@@ -61,7 +62,7 @@ class Service:
         self.created = int(time.time())
         self.reports: Kept[RequestReport] = Kept(2000)
         self.spoken: Kept[Reference] = Kept(64)  # codes of chat answers, by audio id
-        self._references: Kept[Reference] = Kept(32)  # encoded recordings, by content
+        self._references: Kept[Reference] = Kept(256)  # voices and encoded recordings
         self._encoding = asyncio.Lock()  # one at a time: it uses all cores
         self._pacer = Pacer(runtime)
         self._in_flight = 0
@@ -73,12 +74,16 @@ class Service:
         """Whether one more request would be refused."""
         return self._in_flight >= self._places
 
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """A place among the requests at a time; Problem 503 when there is none."""
+    def refuse_when_full(self) -> None:
+        """Problem 503 when there is no place; asked before any work is done."""
         if self.full:
             self.metrics.refused.labels("queue_full").inc()
             raise Problem(503, "all places are taken", "queue_full", retry_after=1)
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place among the requests at a time; Problem 503 when there is none."""
+        self.refuse_when_full()
         self._in_flight += 1
         self.metrics.in_flight.set(self._in_flight)
         try:
@@ -145,15 +150,24 @@ class Service:
         return cast(SpeakOptions, options)
 
     def _named(self, name: str) -> Reference:
-        if name not in self.runtime.voices:
-            known = ", ".join(self.runtime.voices.names()) or "none"
+        store = self.runtime.voices
+        try:
+            path = store.path(name)
+            state = path.stat()
+        except (VoiceError, OSError):
+            known = ", ".join(store.names()) or "none"
             raise Problem(
                 400,
                 f"[voice] expected one of the stored voices ({known}), got {name[:64]!r}",
                 "voice_not_found",
                 "voice",
-            )
-        return self.runtime.voices.load(name).reference()
+            ) from None
+        key = f"{path} {state.st_mtime_ns} {state.st_size}"  # as long as the file stays the same
+        if (known_voice := self._references.get(key)) is not None:
+            return known_voice
+        reference = store.load(name).reference()
+        self._references.put(key, reference)
+        return reference
 
     async def reference(
         self, data: str, transcript: str | None, field: str = "ref_audio"

@@ -40,6 +40,7 @@ def speech_router(service: Service) -> APIRouter:
         summary="Text to speech",
     )
     async def create_speech(body: SpeechRequest, request: Request) -> Response:
+        service.refuse_when_full()
         service.check_model(body.model)
         service.check_input(body.input)
         options = await service.options(body, body.voice, scene=body.instructions)
