@@ -160,6 +160,11 @@ def test_large_bodies_are_refused(url: str) -> None:
             b"Content-Length: 99999999999\r\n\r\n"
         )
         assert b" 413 " in raw.recv(4096)
+    with socket.create_connection(host) as raw:  # type: ignore[arg-type]
+        raw.sendall(
+            b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n"
+        )
+        assert raw.recv(4096).split()[1] in (b"400", b"413")
     refused(httpx.post(f"{url}/v1/audio/speech", json={**SPEECH, "input": "x " * 300}))
     recording = base64.b64encode(bytes(710_000)).decode()
     body = {**SPEECH, "ref_audio": recording, "ref_text": "x"}
@@ -316,10 +321,27 @@ def test_pages_of_other_origins_may_not_call(url: str, runtime: Runtime) -> None
     own = httpx.post(f"{url}/v1/audio/speech", json=SPEECH, headers={"Origin": url})
     assert own.status_code == 200
     good = {"Origin": "http://good.example"}
-    with served(runtime, ServerSettings(cors_origins=("http://good.example",))) as open_url:
+    settings = ServerSettings(cors_origins=("http://good.example",), api_keys=("key",))
+    with served(runtime, settings) as open_url:
+        asked = {"Access-Control-Request-Method": "POST"}
+        asked |= {"Access-Control-Request-Headers": "authorization"}
+        answer = httpx.options(f"{open_url}/v1/audio/speech", headers={**good, **asked})
+        assert answer.status_code == 200
+        assert answer.headers["access-control-allow-origin"] == "http://good.example"
+        good["Authorization"] = "Bearer key"
         answer = httpx.post(f"{open_url}/v1/audio/speech", json=SPEECH, headers=good)
         assert answer.headers["access-control-allow-origin"] == "http://good.example"
         refused(httpx.post(f"{open_url}/v1/audio/speech", json=SPEECH, headers=evil), 403)
+
+
+def test_foreign_names_of_the_address_are_refused(runtime: Runtime) -> None:
+    with served(runtime, ServerSettings(allowed_hosts=("127.0.0.1", "localhost"))) as url:
+        for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", "[", ""):
+            headers = {"Host": host, "Origin": f"http://{host}"}
+            assert httpx.get(f"{url}/healthz", headers=headers).status_code in (400, 403)
+        port = urlsplit(url).port
+        assert httpx.get(f"http://localhost:{port}/healthz").status_code == 200
+        assert httpx.get(f"{url}/healthz", headers={"Host": "LOCALHOST:1"}).status_code == 200
 
 
 def test_voices_can_be_fixed(runtime: Runtime) -> None:

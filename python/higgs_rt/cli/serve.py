@@ -19,6 +19,7 @@ from higgs_rt.cli.console import (
 )
 from higgs_rt.errors import HiggsError, InvalidRequestError
 
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 KEYS_VARIABLE = "HIGGS_RT_API_KEYS"
 
 
@@ -71,6 +72,8 @@ def serve(
         max_body_bytes=max_body_mb << 20,
         max_input_chars=max_input_chars,
         cors_origins=tuple(cors_origin or ()),
+        # A page cannot reach a server of this machine by another name for its address.
+        allowed_hosts=_LOOPBACK if host in _LOOPBACK else (),
         allow_voice_changes=not fixed_voices,
         playground=playground,
     )

@@ -79,10 +79,15 @@ class Door:
         await self._app(scope, body, self._labelled(scope, send))
 
     def _check(self, scope: Scope, headers: Headers) -> None:
+        hosts = self._settings.allowed_hosts
+        if hosts and _name_of(headers.get("host", "")) not in hosts:
+            raise Problem(403, "expected another Host header", "host_refused")
         origin = headers.get("origin")
         if origin is not None and not self._may_call(origin, headers.get("host", "")):
             raise Problem(403, "pages of this origin may not call here", "origin_refused")
         path = scope["path"]
+        if scope.get("method") == "OPTIONS":  # a browser asks first, without its key
+            return
         client = scope["client"][0] if scope.get("client") else "unknown"
         if self._settings.api_keys and path not in OPEN_PATHS:
             key = headers.get("authorization", "").removeprefix("Bearer ").strip()
@@ -106,7 +111,7 @@ class Door:
         length = headers.get("content-length", "0")
         if not length.isdecimal():
             raise Problem(400, "expected a number as content-length", "content_length")
-        if int(length) > self._settings.max_body_bytes:
+        if len(length) > 18 or int(length) > self._settings.max_body_bytes:
             raise _too_large(self._settings)
 
     def _may_call(self, origin: str, host: str) -> bool:
@@ -150,6 +155,13 @@ class _LimitedBody:
             if self._left < 0:
                 raise _too_large(self._settings)
         return message
+
+
+def _name_of(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
 
 
 def known_keys(settings: ServerSettings) -> Callable[[str], bool]:

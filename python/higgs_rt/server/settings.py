@@ -15,8 +15,9 @@ class ServerSettings:
     model_name: the model's id; `model_aliases` mean it too. api_keys: one of them must be sent as
     bearer token; none: everybody may. requests_per_minute: of one key, or address without keys; 0
     is no limit. max_requests: at a time; 0: what the runtime runs and queues. Sizes in bytes, times
-    in seconds. cors_origins: pages of these origins may call; "*" is all. first_chunk_frames,
-    max_chunk_frames: of streams that do not say; 0: chosen by the load.
+    in seconds. allowed_hosts: names by which the server may be called; none: any. cors_origins:
+    pages of these origins may call; "*" is all. first_chunk_frames, max_chunk_frames: of streams
+    that do not say; 0: chosen by the load.
     """
 
     model_name: str = "higgs-audio-v2"
@@ -34,6 +35,7 @@ class ServerSettings:
     socket_idle_timeout: float = 60.0
     socket_message_bytes: int = 64 << 10
     cors_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
     allow_voice_changes: bool = True
     playground: bool = True
     first_chunk_frames: int = 0
