@@ -1,0 +1,85 @@
+// What the step loop does with the columns of a step: fetch, hand to the sinks, end sequences.
+#include <algorithm>
+#include <chrono>
+#include <exception>
+#include <string>
+#include <utility>
+
+#include "core/trace.h"
+#include "executor/step_loop.h"
+
+namespace higgs_rt {
+
+void StepLoop::drain() {
+  while (!steps_.empty()) publish_oldest();
+}
+
+void StepLoop::publish_oldest() {
+  const TraceRange trace("publish");
+  const Step step = std::move(steps_.front());
+  steps_.pop_front();
+  try {
+    fetch(step.num_columns);
+  } catch (const std::exception& error) {
+    for (const Step::Member& member : step.members) {
+      if (member.sequence != nullptr) end(*member.sequence, FinishReason::kError, error.what());
+    }
+    return;
+  }
+  const auto width = static_cast<std::size_t>(engine_.spec().num_codebooks);
+  std::size_t next = 0;
+  for (const Step::Member& member : step.members) {
+    if (!member.has_column) continue;
+    const std::size_t index = next++;
+    if (member.sequence == nullptr) continue;
+    --member.sequence->pending;
+    publish_column(*member.sequence, std::span(columns_).subspan(index * width, width),
+                   sampled_[index]);
+  }
+}
+
+// The columns of the oldest step; waits for it.
+void StepLoop::fetch(std::size_t count) {
+  const TraceRange trace("fetch");
+  columns_.resize(count * static_cast<std::size_t>(engine_.spec().num_codebooks));
+  sampled_.assign(count, SampledRow{});
+  if (count == 0) return;
+  const auto start = std::chrono::steady_clock::now();
+  sampler_.fetch(columns_, sampled_);
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  counts_.sample_seconds += seconds;
+  if (max_in_flight_ != 0) counts_.wait_seconds += seconds;
+  counts_.device_seconds += engine_.device_seconds();
+}
+
+void StepLoop::publish_column(Sequence& sequence, std::span<const std::int32_t> column,
+                              SampledRow sampled) {
+  if (sampled.failed) {
+    end(sequence, FinishReason::kError,
+        "[sampler] column " + std::to_string(sequence.num_columns()) +
+            ": expected logits with a finite maximum, got NaN or nothing above -inf");
+    return;
+  }
+  sequence.append_column(column);
+  if (!deliver_last_column(sequence, sampled.finished)) return;
+  if (sampled.finished) {
+    end(sequence, FinishReason::kStop, "");
+  } else if (sequence.num_columns() >= sequence.max_columns()) {
+    end(sequence, FinishReason::kLength, "");
+  }
+}
+
+// False when the sink broke its promise not to throw: that ended the sequence.
+bool StepLoop::deliver_last_column(Sequence& sequence, bool ended) {
+  ++counts_.columns;
+  try {
+    sequence.sink().on_column(sequence.last_column(), ended);
+    return true;
+  } catch (const std::exception& error) {
+    end(sequence, FinishReason::kError, std::string("[executor] on_column threw: ") + error.what());
+    return false;
+  }
+}
+
+}  // namespace higgs_rt
