@@ -47,16 +47,16 @@ typedef enum higgs_status {
 
 typedef struct higgs_runtime_config {
   size_t struct_size;
-  const char* model_dir; /* LM checkpoint directory; required */
-  const char* codec_dir; /* "": <model_dir>/codec; "none": no codec, frames only */
-  const char* device;    /* "cpu", "cuda", "cuda:N" */
-  const char* backend;   /* "native" or "tensorrt" */
-  const char* plan_dir;  /* of the tensorrt backend; "": <model_dir>/tensorrt */
-  int32_t num_threads;   /* CPU compute threads; 0: all cores this process may use */
-  int32_t max_batch;     /* requests that run at the same time */
-  int32_t max_queue;     /* requests that may wait */
+  const char* model_dir;   /* LM checkpoint directory; required */
+  const char* codec_dir;   /* "": <model_dir>/codec; "none": no codec, frames only */
+  const char* device;      /* "cpu", "cuda", "cuda:N" */
+  const char* backend;     /* "native" or "tensorrt" */
+  const char* plan_dir;    /* of the tensorrt backend; "": <model_dir>/tensorrt */
+  int32_t num_threads;     /* CPU compute threads; 0: all cores this process may use */
+  int32_t max_batch;       /* requests that run at the same time */
+  int32_t max_queue;       /* requests that may wait */
   int32_t max_step_tokens; /* rows of one step; 0: chosen by the device */
-  int32_t max_sequence; /* prompt + generated positions of one request */
+  int32_t max_sequence;    /* prompt + generated positions of one request */
   int32_t block_tokens;
   int32_t num_blocks;          /* KV blocks; 0: chosen from max_batch, on a GPU from its memory */
   int32_t max_buffered_chunks; /* per stream; a slower reader pauses its own request */

@@ -141,7 +141,7 @@ struct ModelInfo {
   std::int64_t workspace_bytes = 0;  // activations, tables, step staging, sampler
   std::int64_t codec_bytes = 0;      // weights and working memory
   std::int64_t graph_bytes = 0;
-  std::int64_t device_bytes = 0;     // what the GPU has
+  std::int64_t device_bytes = 0;  // what the GPU has
   bool has_codec = false;
   std::int32_t sample_rate = 0;
   std::int32_t samples_per_frame = 0;
@@ -168,7 +168,7 @@ struct RuntimeStats {
   double sample_seconds = 0;  // waiting for the device included
   double wait_seconds = 0;    // of it, waiting for an asynchronous device
   double device_seconds = 0;  // that a GPU worked on steps; 0 on the CPU
-  double step_seconds = 0;  // whole loop iterations that had work
+  double step_seconds = 0;    // whole loop iterations that had work
 };
 
 }  // namespace higgs_rt
