@@ -9,7 +9,7 @@ from typing import Literal, TypedDict
 
 from higgs_rt import _higgs_rt as native
 from higgs_rt.errors import InvalidRequestError
-from higgs_rt.prompt import Dialogue, Placement, Profile, Reference
+from higgs_rt.prompt import Dialogue, Placement, Profile, Reference, SpeechSettings
 from higgs_rt.voices import Voice
 from higgs_rt.voices.encode import RecordingSource
 
@@ -30,8 +30,9 @@ class SpeakOptions(TypedDict, total=False):
         unless `language` is None, `spell_out` (numbers, units, dates; "auto" tells languages by
         their script).
     history: what was said before, text and codes, which the model hears again first.
-    max_turn_chars, context_turns, dialogue: how long texts and dialogues are cut into turns; None
-        takes the model's own settings, see `SpeechSettings`. max_turn_chars 0: never cut.
+    max_turn_chars, context_turns, dialogue: how long texts and dialogues are cut into turns.
+        max_turn_chars 0: never cut. These, temperature, top_k and top_p: None takes the model's
+        own settings, see `SpeechSettings`.
     guards: end a request that only makes silence or repeats itself.
     seed: None draws one; it is reported. temperature 0 is greedy; top_k 0 and top_p 1 are off.
     ras_window, ras_max_repeat: repetition-aware resampling; window 0 is off.
@@ -55,9 +56,9 @@ class SpeakOptions(TypedDict, total=False):
     dialogue: Dialogue | None
     guards: bool
     seed: int | None
-    temperature: float
-    top_k: int
-    top_p: float
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
     ras_window: int
     ras_max_repeat: int
     stream_rule: StreamRuleName
@@ -71,7 +72,7 @@ def or_own(field: str, value: int | None, own: int) -> int:
     return own if value is None else integer(field, value, 0)
 
 
-def sampling_of(options: SpeakOptions) -> native.SamplingParams:
+def sampling_of(options: SpeakOptions, own: SpeechSettings) -> native.SamplingParams:
     """The sampling of a request, with the seed that was given or drawn."""
     rules = {
         "first_eos": native.StreamRule.FIRST_EOS,
@@ -83,10 +84,11 @@ def sampling_of(options: SpeakOptions) -> native.SamplingParams:
     seed = options.get("seed")
     if seed is None:
         seed = secrets.randbits(32)
+    temperature, top_p = options.get("temperature"), options.get("top_p")
     return native.SamplingParams(
-        temperature=real("temperature", options.get("temperature", 0.7)),
-        top_k=integer("top_k", options.get("top_k", 0)),
-        top_p=real("top_p", options.get("top_p", 0.95)),
+        temperature=own.temperature if temperature is None else real("temperature", temperature),
+        top_k=or_own("top_k", options.get("top_k"), own.top_k),
+        top_p=own.top_p if top_p is None else real("top_p", top_p),
         ras_window=integer("ras_window", options.get("ras_window", 7)),
         ras_max_repeat=integer("ras_max_repeat", options.get("ras_max_repeat", 2)),
         seed=integer("seed", seed, 0, (1 << 64) - 1),

@@ -118,7 +118,7 @@ class RequestBuilder:
             context_turns=or_own("context_turns", options.get("context_turns"), own.context_turns),
             dialogue=dialogue,
             guards=bool(options.get("guards", True)),
-            sampling=sampling_of(options),
+            sampling=sampling_of(options, own),
             max_seconds=None if seconds is None else self._seconds(seconds),
             first_chunk_frames=integer("first_chunk_frames", options.get("first_chunk_frames", 8)),
             max_chunk_frames=integer("max_chunk_frames", options.get("max_chunk_frames", 64)),

@@ -27,6 +27,7 @@ from higgs_rt import (
 )
 from higgs_rt.checkpoint.files import DEMO_DIRECTORY
 from higgs_rt.guards import Guard, GuardLimits
+from higgs_rt.options import sampling_of
 from higgs_rt.prompt import SpeechSettings, read_settings
 from higgs_rt.seam import SeamDecoder
 
@@ -392,6 +393,9 @@ def test_settings_of_models(tmp_path: Path) -> None:
         ('{"max_turn_chars": 3}', "max_turn_chars.*8.*3"),
         ('{"context_turns": "2"}', "context_turns.*'2'"),
         ('{"dialogue": "both"}', "dialogue.*both"),
+        ('{"temperature": "cool"}', "temperature.*0..2.*cool"),
+        ('{"top_p": 0}', "top_p.*0"),
+        ('{"top_k": -1}', "top_k.*-1"),
         ('{"turns": 1}', r"\['turns'\]"),
         ("[1]", "list"),
         ("{", "JSON"),
@@ -399,6 +403,14 @@ def test_settings_of_models(tmp_path: Path) -> None:
         path.write_text(wrong)
         with pytest.raises(CheckpointError, match=culprit):
             read_settings(tmp_path)
+
+
+def test_sampling_that_is_not_given_is_the_models_own() -> None:
+    own = SpeechSettings(temperature=0.25, top_k=9, top_p=0.5)
+    sampling = sampling_of({"temperature": None, "seed": 1}, own)
+    assert (sampling.temperature, sampling.top_k, sampling.top_p) == (0.25, 9, 0.5)
+    sampling = sampling_of({"temperature": 1.0, "top_k": 0, "top_p": 1.0}, own)
+    assert (sampling.temperature, sampling.top_k, sampling.top_p) == (1.0, 0, 1.0)
 
 
 def test_options_are_checked(runtime: Runtime) -> None:

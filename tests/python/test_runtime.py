@@ -368,7 +368,7 @@ def test_errors_name_the_culprit_and_harm_no_other(
         (TEXT, {"loudness": 3}, TypeError, "'loudness'"),
         (TEXT, {"temperature": "1"}, InvalidRequestError, r"\[temperature\].*'1'"),
         (TEXT, {"temperature": 10**400}, InvalidRequestError, r"\[temperature\]"),
-        (TEXT, {"top_p": None}, InvalidRequestError, r"\[top_p\].*None"),
+        (TEXT, {"top_p": "all"}, InvalidRequestError, r"\[top_p\].*'all'"),
         (TEXT, {"top_k": 1.5}, InvalidRequestError, r"\[top_k\].*1\.5"),
         (
             TEXT,

@@ -90,9 +90,9 @@ def wer(
     device: DeviceOption = "cpu",
     threads: ThreadsOption = 0,
     seed: Annotated[int, typer.Option("--seed", help="Of line 1; line n has seed + n - 1.")] = 0,
-    temperature: TemperatureOption = 0.7,
-    top_k: TopKOption = 0,
-    top_p: TopPOption = 0.95,
+    temperature: TemperatureOption = None,
+    top_k: TopKOption = None,
+    top_p: TopPOption = None,
     max_seconds: MaxSecondsOption = None,
 ) -> None:
     """Word error rate of the lines of FILE, spoken and recognised again."""

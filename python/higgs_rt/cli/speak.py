@@ -41,9 +41,15 @@ VoiceOption = Annotated[
 ]
 SceneOption = Annotated[str | None, typer.Option("--scene", help="Where it is, how it sounds.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Default: a new one, reported.")]
-TemperatureOption = Annotated[float, typer.Option("--temperature", help="0 is greedy.")]
-TopKOption = Annotated[int, typer.Option("--top-k", help="0 is off.")]
-TopPOption = Annotated[float, typer.Option("--top-p", help="1 is off.")]
+TemperatureOption = Annotated[
+    float | None, typer.Option("--temperature", help="0 is greedy. Default: the model's own.")
+]
+TopKOption = Annotated[
+    int | None, typer.Option("--top-k", help="0 is off. Default: the model's own.")
+]
+TopPOption = Annotated[
+    float | None, typer.Option("--top-p", help="1 is off. Default: the model's own.")
+]
 MaxSecondsOption = Annotated[
     float | None, typer.Option("--max-seconds", help="Default: a generous estimate.")
 ]
@@ -72,9 +78,9 @@ def speak(
     device: DeviceOption = "cpu",
     threads: ThreadsOption = 0,
     seed: SeedOption = None,
-    temperature: TemperatureOption = 0.7,
-    top_k: TopKOption = 0,
-    top_p: TopPOption = 0.95,
+    temperature: TemperatureOption = None,
+    top_k: TopKOption = None,
+    top_p: TopPOption = None,
     max_seconds: MaxSecondsOption = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="Make audio in chunks; Ctrl-C keeps what is made.")

@@ -16,17 +16,21 @@ Dialogue = Literal["tags", "voices"]
 
 @dataclass(frozen=True)
 class SpeechSettings:
-    """How a model speaks long texts; every field can be overridden in a request.
+    """How a model speaks; every field can be overridden in a request.
 
     max_turn_chars: characters (after normalisation) that the model speaks in one go.
     context_turns: earlier turns, text and codes, that the model hears again before the next one.
     dialogue: "tags": the model knows [SPEAKERn] tags and several references; "voices": it knows one
         reference at a time, so each turn is asked for with its own speaker's voice, without tag.
+    temperature, top_k, top_p: sampling at which the model is understood best.
     """
 
     max_turn_chars: int = 400
     context_turns: int = 2
     dialogue: Dialogue = "tags"
+    temperature: float = 0.7
+    top_k: int = 0
+    top_p: float = 0.95
 
 
 def read_settings(model_dir: Path) -> SpeechSettings:
@@ -45,6 +49,9 @@ def read_settings(model_dir: Path) -> SpeechSettings:
     settings = replace(SpeechSettings(), **stored)
     _check(path, "max_turn_chars", settings.max_turn_chars, MIN_TURN_CHARS)
     _check(path, "context_turns", settings.context_turns, 0)
+    _check(path, "top_k", settings.top_k, 0)
+    _check_real(path, "temperature", settings.temperature, 0, 2)
+    _check_real(path, "top_p", settings.top_p, 0.01, 1)
     if settings.dialogue not in get_args(Dialogue):
         raise CheckpointError(
             f"[{path}] dialogue: expected one of {get_args(Dialogue)}, got {settings.dialogue!r}"
@@ -55,3 +62,9 @@ def read_settings(model_dir: Path) -> SpeechSettings:
 def _check(path: Path, field: str, value: Any, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise CheckpointError(f"[{path}] {field}: expected an integer >= {least}, got {value!r}")
+
+
+def _check_real(path: Path, field: str, value: Any, low: float, high: float) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not low <= value <= high:
+        raise CheckpointError(f"[{path}] {field}: expected {low}..{high}, got {value!r}")
