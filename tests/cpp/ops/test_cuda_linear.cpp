@@ -13,7 +13,8 @@ constexpr std::int64_t kRowCounts[] = {1, 2, 7, 8, 9, 16, 17, 31, 32, 33, 64, 10
 double product_tolerance(DType in, DType out) {
   return in == DType::kF32 ? 1e-5 : out == DType::kF32 ? 2e-5 : 3e-3;
 }
-double stage_tolerance(DType dtype) { return dtype == DType::kF32 ? 2e-5 : 6e-3; }
+// bf16: several roundings in a row, and the smallest cases have too few numbers to average them.
+double stage_tolerance(DType dtype) { return dtype == DType::kF32 ? 2e-5 : 1e-2; }
 
 // x and out [rows, .] on the GPU next to the same product on the CPU.
 void compare_linear(CudaBackend& gpu, CpuBackend& host, const Tensor& weight, std::int64_t rows,
