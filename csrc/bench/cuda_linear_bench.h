@@ -10,4 +10,8 @@ namespace higgs_rt::bench {
 // kUnsupported in a build without CUDA.
 void bench_cuda_linear(const Report& report);
 
+// Group "cuda decoder": a whole decode step without the sampler as one graph, 228 positions each.
+// Group "cuda sweep": the same over the settings of ReadAheadBytes. Throws as above.
+void bench_cuda_step(const Report& report);
+
 }  // namespace higgs_rt::bench

@@ -58,6 +58,7 @@ int main(int argc, char** argv) {
       if (report.wants("attention")) higgs_rt::bench::bench_cuda_attention(options.device);
       if (report.wants("sampler")) higgs_rt::bench::bench_cuda_sampler(options.device);
       higgs_rt::bench::bench_cuda_linear(report);
+      higgs_rt::bench::bench_cuda_step(report);
       higgs_rt::bench::bench_cuda_codec(report);
       return 0;
     }

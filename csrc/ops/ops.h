@@ -140,6 +140,12 @@ class Ops {
   // x [R, H] fp32, out [L, K * V] fp32.
   virtual void head(const TensorView& x, const HeadInput& input, const TensorView& out);
 
+  // A hint, which changes no result: the stages after the next one read `weight` from its
+  // beginning, in step with `beside` where it is given. Said several times, in that order. The next
+  // attention_input, ffn_input or linear takes what was said: a device may fetch those weights
+  // while it runs. The default ignores it.
+  virtual void read_ahead(const TensorView& weight, const TensorView& beside = {});
+
   // --- Codec decoder (specification 8.1); time is the last axis ------------------------------
 
   // out[d, t] = bias[d] + sum over k of tables[k, codes[k, t], d].

@@ -1,6 +1,7 @@
 #include "core/cuda/launch.cuh"
 #include "ops/cuda/kernels/joined.h"
 #include "ops/cuda/kernels/numbers.cuh"
+#include "ops/cuda/kernels/read_ahead.cuh"
 
 namespace higgs_rt {
 
@@ -14,8 +15,15 @@ unsigned blocks_for(std::int64_t threads) {
   return static_cast<unsigned>((threads + kThreads - 1) / kThreads);
 }
 
-__global__ void joined_swiglu_kernel(const bf16* joined, bf16* out, std::int64_t rows, int width) {
+__device__ void ask_ahead(const ReadAhead& ahead) {
+  constexpr unsigned kWarps = kThreads / 32;
+  read_ahead(ahead, blockIdx.x * kWarps + threadIdx.x / 32, gridDim.x * kWarps);
+}
+
+__global__ void joined_swiglu_kernel(const bf16* joined, bf16* out, std::int64_t rows, int width,
+                                     const __grid_constant__ ReadAhead ahead) {
   grid_launch_next();
+  ask_ahead(ahead);
   grid_wait();
   const std::int64_t i = (std::int64_t{blockIdx.x} * kThreads + threadIdx.x) * kEach;
   if (i >= rows * width) return;
@@ -32,8 +40,10 @@ __global__ void joined_swiglu_kernel(const bf16* joined, bf16* out, std::int64_t
 }
 
 // A thread takes numbers i to i + 7 and i + dim / 2 to i + dim / 2 + 7 of one head.
-__global__ void joined_qkv_kernel(const bf16* joined, const QkvOutput to, std::int64_t rows) {
+__global__ void joined_qkv_kernel(const bf16* joined, const QkvOutput to, std::int64_t rows,
+                                  const __grid_constant__ ReadAhead ahead) {
   grid_launch_next();
+  ask_ahead(ahead);
   grid_wait();
   const int half = to.dim / 2, packs = half / kEach, heads = to.heads + 2 * to.kv_heads;
   const std::int64_t t = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
@@ -68,16 +78,16 @@ __global__ void joined_qkv_kernel(const bf16* joined, const QkvOutput to, std::i
 }  // namespace
 
 cudaError_t launch_joined_swiglu(const bf16* joined, bf16* out, int rows, int width,
-                                 cudaStream_t stream) {
+                                 const ReadAhead& ahead, cudaStream_t stream) {
   return launch(joined_swiglu_kernel, blocks_for(std::int64_t{rows} * width / kEach), kThreads, 0,
-                stream, joined, out, std::int64_t{rows}, width);
+                stream, joined, out, std::int64_t{rows}, width, ahead);
 }
 
 cudaError_t launch_joined_qkv(const bf16* joined, const QkvOutput& out, int rows,
-                              cudaStream_t stream) {
+                              const ReadAhead& ahead, cudaStream_t stream) {
   const std::int64_t packs = std::int64_t{out.heads + 2 * out.kv_heads} * (out.dim / 2 / kEach);
   return launch(joined_qkv_kernel, blocks_for(rows * packs), kThreads, 0, stream, joined, out,
-                std::int64_t{rows});
+                std::int64_t{rows}, ahead);
 }
 
 }  // namespace higgs_rt

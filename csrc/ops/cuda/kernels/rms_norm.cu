@@ -1,5 +1,6 @@
 #include "core/cuda/launch.cuh"
 #include "ops/cuda/kernels/numbers.cuh"
+#include "ops/cuda/kernels/read_ahead.cuh"
 #include "ops/cuda/kernels/rows.h"
 
 namespace higgs_rt {
@@ -10,8 +11,9 @@ constexpr unsigned kThreads = 256;
 
 // One block a row. `x` may be `out`: a thread writes only numbers that it alone has read.
 template <class W, class A, int N>
-__global__ void rms_norm_kernel(RmsNorm a) {
+__global__ void rms_norm_kernel(const __grid_constant__ RmsNorm a) {
   __shared__ float partial[kThreads / 32];
+  read_ahead(a.ahead, blockIdx.x * (kThreads / 32) + threadIdx.x / 32, gridDim.x * (kThreads / 32));
   grid_wait();
   grid_launch_next();
   const float* x = a.x + blockIdx.x * a.size;

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "core/dtype.h"
+#include "ops/cuda/kernels/read_ahead.h"
 
 namespace higgs_rt {
 
@@ -48,6 +49,7 @@ struct RmsNorm {
   DType out_dtype;
   float eps;
   std::int64_t rows, size;
+  ReadAhead ahead = {};  // brought into the L2 cache for the next kernels
 };
 cudaError_t launch_rms_norm(const RmsNorm& arguments, cudaStream_t stream);
 

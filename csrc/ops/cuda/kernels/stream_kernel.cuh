@@ -10,6 +10,7 @@
 #pragma once
 
 #include "core/cuda/launch.cuh"
+#include "ops/cuda/kernels/read_ahead.cuh"
 #include "ops/cuda/kernels/stream_inputs.cuh"
 #include "ops/cuda/kernels/stream_linear.h"
 #include "ops/cuda/kernels/stream_outputs.cuh"
@@ -282,7 +283,12 @@ __global__ void __launch_bounds__(kThreads, kN == 8 ? 2 : 1)
     write_results<kN>(input, output, tile - stride, inbox + index % kInboxes * kN * kTile, squares,
                       tables, rank, blocks, weight.inputs);
   };
+  const unsigned all_warps = gridDim.x * kWarps;
+  const int ask_at = max(tiles - weight.ahead.tiles * stride, first_tile);
   for (; tile < tiles; tile += stride, ++sent) {
+    if (tile >= ask_at && tile - stride < ask_at) {
+      read_ahead(weight.ahead, blockIdx.x * kWarps + static_cast<unsigned>(warp), all_warps);
+    }
     float acc[2][kN / 8][4];
     multiply_tile<kN>(acc, feed, own_x);
     if (sent == 0) output.prepare(tables, ahead, rows);

@@ -1,0 +1,223 @@
+// A whole decode step of the 3B model's shape, without the sampler, as one graph.
+#include <algorithm>
+#include <cstdio>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include "bench/cuda_linear_bench.h"
+#include "model/decoder.h"
+#include "ops/cuda/cuda_ops.h"
+#include "ops/cuda/next_weights.h"
+
+namespace higgs_rt::bench {
+
+namespace {
+
+constexpr std::int64_t kHidden = 3072, kHeads = 24, kKvHeads = 8, kDim = 128, kFfn = 8192;
+constexpr std::int64_t kHead = 8208, kLayers = 28, kMaxRows = 256;
+constexpr std::int32_t kPositions = 256, kPosition = 228, kBlockTokens = 16, kBlocks = 16;
+constexpr int kReplays = 5;
+
+class StepBench {
+ public:
+  explicit StepBench(Device& device) : device_(device), ops_(make_cuda_ops(device)) {
+    ModelConfig config;
+    config.hidden_size = kHidden, config.text_ffn = config.audio_ffn = kFfn;
+    config.num_layers = kLayers, config.num_heads = kHeads, config.num_kv_heads = kKvHeads;
+    config.head_dim = kDim, config.rms_norm_eps = 1e-5f, config.rope.theta = 500000;
+    config.max_positions = kPositions, config.num_codebooks = 8, config.codebook_vocab = 1026;
+    decoder_ = std::make_unique<Decoder>(
+        config, weights(), Decoder::Limits{kMaxRows, kPositions, DType::kBF16}, *ops_);
+    cache_.layout = {kBlockTokens, kBlocks * kMaxRows};
+    for (std::int64_t i = 0; i < kLayers; ++i) {
+      cache_.keys.push_back(random({cache_.layout.num_slots(), kKvHeads, kDim}));
+      cache_.values.push_back(random({cache_.layout.num_slots(), kKvHeads, kDim}));
+    }
+    std::vector<std::int32_t> count(kBlocks * kMaxRows), position(kMaxRows, kPosition), slot;
+    std::iota(count.begin(), count.end(), 0);
+    for (std::int32_t i = 0; i < kMaxRows; ++i) slot.push_back(i * kPositions + kPosition);
+    count_ = integers(count), position_ = integers(position), slot_ = integers(slot);
+    columns_ = integers(std::vector<std::int32_t>(kMaxRows * 8, 5));
+  }
+
+  ReadAheadBytes& read_ahead() { return static_cast<CudaOps&>(*ops_).read_ahead_bytes(); }
+
+  // Median microseconds of a step of `rows` sequences at position kPosition.
+  double time(std::int64_t rows, double seconds) {
+    const auto first = [&](const TensorView& view) { return view.first(rows); };
+    DecoderBatch batch;
+    batch.ids = batch.sequence = batch.logit_rows = first(count_);
+    batch.position = first(position_), batch.slot = first(slot_);
+    batch.columns = {columns_.data, DType::kI32, {rows, 8}};
+    batch.last_columns = batch.columns;
+    batch.table_rows = {count_.data, DType::kF32, {0, kHidden}};
+    batch.block_table = {count_.data, DType::kI32, {rows, kBlocks}};
+    batch.single_rows = true;
+    const auto step = [&] { decoder_->forward(batch, cache_); };
+    step();
+    device_.synchronize();
+    const std::unique_ptr<DeviceGraph> graph = device_.capture(step);
+    graph->launch();
+    device_.synchronize();
+    const Timing timing = measure(seconds, [&] {
+      for (int i = 0; i < kReplays; ++i) graph->launch();
+      device_.synchronize();
+    });
+    return timing.median / kReplays;
+  }
+
+ private:
+  ModelWeights weights() {
+    ModelWeights w;
+    w.embed_columns = random({8 * 1026, kHidden});
+    w.norm = random({kHidden});
+    w.audio_head = random({kHead, kHidden});
+    for (std::int64_t i = 0; i < kLayers; ++i) {
+      const std::int64_t q = kHeads * kDim, kv = kKvHeads * kDim;
+      const TensorView qkv = random({q + 2 * kv, kHidden}), ffn = random({2 * kFfn, kHidden});
+      PathWeights path;
+      path.input_norm = path.post_attention_norm = w.norm;
+      path.ffn = {ffn.first(kFfn), ffn.slice(kFfn, kFfn), random({kHidden, kFfn})};
+      w.layers.push_back({qkv.first(q), qkv.slice(q, kv), qkv.slice(q + kv, kv),
+                          random({kHidden, q}), path, path});
+    }
+    return w;
+  }
+  // bf16, filled with one random piece again and again.
+  TensorView random(Shape shape) {
+    if (piece_.empty()) {
+      std::mt19937 generator(1);
+      std::uniform_real_distribution<float> uniform(-1.0f / 64, 1.0f / 64);
+      piece_.resize((std::size_t{4} << 20) - 12);
+      for (BF16& value : piece_) value = to_bf16(uniform(generator));
+    }
+    const Tensor& tensor = owned_.emplace_back(device_, DType::kBF16, std::move(shape));
+    const std::size_t bytes = tensor.view().bytes(), most = piece_.size() * sizeof(BF16);
+    for (std::size_t at = 0; at < bytes; at += most) {
+      device_.copy_from_host(static_cast<char*>(tensor.view().data) + at, piece_.data(),
+                             std::min(most, bytes - at));
+    }
+    return tensor.view();
+  }
+  TensorView integers(const std::vector<std::int32_t>& values) {
+    const auto size = static_cast<std::int64_t>(values.size());
+    const Tensor& tensor = owned_.emplace_back(device_, DType::kI32, Shape{size});
+    device_.copy_from_host(tensor.view().data, values.data(), tensor.view().bytes());
+    return tensor.view();
+  }
+
+  Device& device_;
+  std::unique_ptr<Ops> ops_;
+  std::vector<BF16> piece_;
+  std::vector<Tensor> owned_;
+  std::unique_ptr<Decoder> decoder_;
+  KvCache cache_;
+  TensorView count_, position_, slot_, columns_;
+};
+
+constexpr double kMB = 1e6;
+
+void print_times(StepBench& bench, const char* name, double seconds,
+                 std::initializer_list<std::int64_t> row_counts) {
+  std::printf("%-44s", name);
+  for (const std::int64_t rows : row_counts) std::printf(" %8.1f", bench.time(rows, seconds));
+  std::printf("\n");
+  std::fflush(stdout);
+}
+
+void sweep(StepBench& bench, double seconds) {
+  const auto try_own = [&](double qkv, double o, double ffn, std::uint32_t piece, int tiles) {
+    ReadAheadBytes& s = bench.read_ahead();
+    s.attention_input = static_cast<std::int64_t>(qkv * kMB);
+    s.linear = static_cast<std::int64_t>(o * kMB);
+    s.ffn_input = static_cast<std::int64_t>(ffn * kMB);
+    s.piece = piece, s.tiles = tiles;
+    char name[80];
+    std::snprintf(name, sizeof name, "qkv %g linear %g ffn %g MB piece %u tiles %d", qkv, o, ffn,
+                  piece, tiles);
+    print_times(bench, name, seconds, {1, 8, 16});
+  };
+  std::printf("rows 1, 8, 16\n");
+  for (const double mb : {0.0, 4.0, 8.0, 12.0, 16.0, 24.0}) try_own(mb, mb, mb, 4096, 2);
+  for (const double qkv : {0.0, 18.9, 26.0, 34.0}) try_own(qkv, 12, 12, 4096, 2);
+  for (const double ffn : {0.0, 6.0, 20.0}) try_own(18.9, 12, ffn, 4096, 2);
+  for (const double linear : {0.0, 6.0, 20.0}) try_own(18.9, linear, 12, 4096, 2);
+  for (const int tiles : {0, 1, 3, 4, 8, 100}) try_own(18.9, 12, 12, 4096, tiles);
+  for (const std::uint32_t piece : {512U, 1024U, 2048U, 16384U}) try_own(18.9, 12, 12, piece, 2);
+  try_own(0, 0, 0, 4096, 2);
+  std::printf("rows 32, 64, 128\n");
+  for (const double small : {0.0, 3.0, 6.0, 12.0, 20.0}) {
+    bench.read_ahead() = {};
+    bench.read_ahead().small = static_cast<std::int64_t>(small * kMB);
+    char name[80];
+    std::snprintf(name, sizeof name, "small %g MB", small);
+    print_times(bench, name, seconds, {32, 64, 128});
+  }
+}
+
+// How fast one streaming product is by the size of its weight.
+void long_products(Device& device, double seconds) {
+  const std::unique_ptr<Ops> ops = make_cuda_ops(device);
+  constexpr std::int64_t kElements = std::int64_t{3} << 29;  // 3.2 GB
+  const Tensor memory(device, DType::kBF16, {kElements}), x(device, DType::kBF16, {8, 8192});
+  const Tensor out(device, DType::kF32, {8, std::int64_t{1} << 19});
+  std::mt19937 generator(1);
+  std::vector<std::uint32_t> piece((std::size_t{1} << 21) - 3);
+  // Two bf16 numbers each, of either sign, from 0.125 to 2.
+  for (std::uint32_t& pair : piece) pair = (generator() & 0x81FF81FFU) + 0x3E003E00U;
+  for (std::size_t at = 0; at < memory.view().bytes(); at += piece.size() * 4) {
+    device.copy_from_host(static_cast<char*>(memory.view().data) + at, piece.data(),
+                          std::min(piece.size() * 4, memory.view().bytes() - at));
+  }
+  for (const std::int64_t inputs : {3072, 8192}) {
+    for (const std::int64_t bytes : {25, 50, 100, 200, 400, 800, 1600}) {
+      const std::int64_t outputs = bytes * 1000000 / 2 / inputs / 16 * 16;
+      const std::int64_t count = kElements / (outputs * inputs);
+      const auto all = [&] {
+        for (std::int64_t i = 0; i < count; ++i) {
+          auto* data = static_cast<BF16*>(memory.view().data) + i * outputs * inputs;
+          ops->linear({x.view().data, DType::kBF16, {1, inputs}},
+                      {data, DType::kBF16, {outputs, inputs}},
+                      {out.view().data, DType::kF32, {1, outputs}}, false);
+        }
+      };
+      all();
+      device.synchronize();
+      const auto graph = device.capture(all);
+      const Timing timing = measure(seconds, [&] {
+        graph->launch();
+        device.synchronize();
+      });
+      const double us = timing.median / static_cast<double>(count);
+      const double moved = 2.0 * static_cast<double>(outputs * inputs);
+      std::printf("store [%7lld, %lld] %6.0f MB  %8.2f us  %5.0f GB/s\n",
+                  static_cast<long long>(outputs), static_cast<long long>(inputs), moved / kMB, us,
+                  moved / us / 1e3);
+      std::fflush(stdout);
+    }
+  }
+}
+
+}  // namespace
+
+void bench_cuda_step(const Report& report) {
+  const bool wants_sweep = report.options().filter == "cuda sweep";
+  if (!report.wants("cuda decoder") && !wants_sweep) return;
+  const std::unique_ptr<Device> device = make_device(report.options().device);
+  const double seconds = report.options().seconds;
+  if (wants_sweep) long_products(*device, seconds);
+  StepBench bench(*device);
+  if (wants_sweep) return sweep(bench, seconds);
+  const ReadAheadBytes kept = bench.read_ahead();
+  for (const std::int64_t rows : {1, 4, 8, 16, 32, 64, 128, 256}) {
+    bench.read_ahead() = kept;
+    const double own = bench.time(rows, seconds);
+    bench.read_ahead() = {};
+    std::printf("decoder step, rows %4lld  %9.2f us  without reading ahead %9.2f us\n",
+                static_cast<long long>(rows), own, bench.time(rows, seconds));
+    std::fflush(stdout);
+  }
+}
+
+}  // namespace higgs_rt::bench
