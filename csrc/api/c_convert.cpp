@@ -18,7 +18,8 @@ higgs_runtime_config default_config() {
           .block_tokens = config.block_tokens,
           .num_blocks = config.num_blocks,
           .max_buffered_chunks = config.max_buffered_chunks,
-          .gpu_memory_fraction = config.gpu_memory_fraction};
+          .gpu_memory_fraction = config.gpu_memory_fraction,
+          .max_held_steps = config.max_held_steps};
 }
 
 RuntimeConfig to_cpp(const higgs_runtime_config& config) {
@@ -38,7 +39,8 @@ RuntimeConfig to_cpp(const higgs_runtime_config& config) {
           .block_tokens = config.block_tokens,
           .num_blocks = config.num_blocks,
           .gpu_memory_fraction = config.gpu_memory_fraction,
-          .max_buffered_chunks = config.max_buffered_chunks};
+          .max_buffered_chunks = config.max_buffered_chunks,
+          .max_held_steps = config.max_held_steps};
 }
 
 higgs_request default_request() {
@@ -164,7 +166,9 @@ higgs_stats to_c(const RuntimeStats& stats) {
           .sample_seconds = stats.sample_seconds,
           .step_seconds = stats.step_seconds,
           .wait_seconds = stats.wait_seconds,
-          .device_seconds = stats.device_seconds};
+          .device_seconds = stats.device_seconds,
+          .graph_steps = stats.graph_steps,
+          .graph_seconds = stats.graph_seconds};
 }
 
 higgs_timing to_c(const RequestTiming& timing) {

@@ -32,9 +32,14 @@ void validate(const RuntimeConfig& config) {
   check(config.gpu_memory_fraction > 0 && config.gpu_memory_fraction <= 1, "gpu_memory_fraction",
         "expected a number in (0, 1], got ", config.gpu_memory_fraction);
   check_range("max_buffered_chunks", config.max_buffered_chunks, 1, kMaxBufferedChunks);
+  check_range("max_held_steps", config.max_held_steps, -1, kLarge);
 }
 
 RuntimeConfig with_defaults(RuntimeConfig config) {
+  constexpr std::int32_t kHeldStepsOnGpu = 8;
+  if (config.max_held_steps == -1) {
+    config.max_held_steps = config.device == "cpu" ? 0 : kHeldStepsOnGpu;
+  }
   if (config.max_step_tokens != 0) return config;
   // On a GPU a step of so many prompt rows takes about as long as ten of decode rows alone, well
   // within the 40 ms that a column lasts.

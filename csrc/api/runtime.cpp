@@ -59,6 +59,7 @@ ExecutorConfig executor_config(const RuntimeConfig& config) {
   return {.max_batch = config.max_batch,
           .max_queue = config.max_queue,
           .max_step_tokens = config.max_step_tokens,
+          .max_held_steps = config.max_held_steps,
           .max_sequence = config.max_sequence};
 }
 

@@ -65,6 +65,8 @@ struct StepOutput {
   const float* logits = nullptr;
   // Set by the engine: it has enqueued the sampler's work as well (StepTail of engine.h).
   bool sampled = false;
+  // Set by the engine: the whole step was launched as one graph.
+  bool one_launch = false;
 };
 
 }  // namespace higgs_rt

@@ -51,6 +51,7 @@ class Collector {
     const std::scoped_lock lock(mutex_);
     if (chunk.finish == FinishReason::kError && error_.empty()) error_ = chunk.error;
     num_frames_ += chunk.num_frames;
+    arrivals_.push_back({now, chunk.num_frames});
     if (chunk.num_frames > 0) hear(listeners_[request], now, chunk.num_frames);
     if (!chunk.last) return;
     ++ended_;
@@ -71,6 +72,17 @@ class Collector {
     measured.audio_seconds = static_cast<double>(num_frames_) * kFrameSeconds;
     measured.column_seconds = std::move(intervals_);
     measured.underruns = underruns_;
+  }
+
+  // Seconds of audio a second that came in the middle half of [start, end].
+  double middle_rate(Clock::time_point start, Clock::time_point end) const {
+    const auto quarter = (end - start) / 4;
+    std::int64_t frames = 0;
+    for (const Arrival& arrival : arrivals_) {
+      if (arrival.time >= start + quarter && arrival.time < end - quarter) frames += arrival.frames;
+    }
+    return static_cast<double>(frames) * kFrameSeconds /
+           std::chrono::duration<double>(end - start - 2 * quarter).count();
   }
 
  private:
@@ -102,6 +114,11 @@ class Collector {
   std::int64_t num_frames_ = 0;
   std::int64_t underruns_ = 0;
   std::vector<double> intervals_;
+  struct Arrival {
+    Clock::time_point time;
+    std::int32_t frames;
+  };
+  std::vector<Arrival> arrivals_;
   std::string error_;
 };
 
@@ -133,17 +150,22 @@ Measured run_load(Runtime& runtime, const Load& load) {
   Measured measured;
   measured.concurrency = load.concurrency;
   measured.requests = load.requests;
+  measured.frames = load.frames;
   Collector collector(load.requests);
   const RuntimeStats before = runtime.stats();
   const auto start = Clock::now();
   const std::vector<Stream> streams = send_all(runtime, load, collector);
   collector.wait(measured);
-  measured.wall_seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  const auto end = Clock::now();
+  measured.wall_seconds = std::chrono::duration<double>(end - start).count();
+  measured.steady_rate = collector.middle_rate(start, end);
   const RuntimeStats after = runtime.stats();
   measured.steps = after.steps - before.steps;
   measured.step_seconds =
       (after.step_seconds - before.step_seconds) / static_cast<double>(measured.steps);
   measured.device_seconds = after.device_seconds - before.device_seconds;
+  measured.graph_steps = after.graph_steps - before.graph_steps;
+  measured.graph_seconds = after.graph_seconds - before.graph_seconds;
   for (const Stream& stream : streams) measured.first_audio.push_back(stream.timing().first_chunk);
   return measured;
 }

@@ -26,15 +26,19 @@ struct Load {
 struct Measured {
   std::int32_t concurrency = 0;
   std::int32_t requests = 0;
+  std::int32_t frames = 0;  // of a request, about
   double wall_seconds = 0;
   double audio_seconds = 0;            // of all requests
+  double steady_rate = 0;              // seconds of audio a second in the middle half of the time
   std::vector<double> first_audio;     // seconds from submission, one per request
   std::vector<double> column_seconds;  // between columns of a request, all requests
   std::int64_t underruns =
       0;                    // chunks that came after what the listener had was played, all streams
   double step_seconds = 0;  // mean of the executor's steps
-  double device_seconds = 0;  // of it the device's work; 0 where it is not measured
   std::int64_t steps = 0;
+  std::int64_t graph_steps = 0;  // of them, launched as one graph
+  double device_seconds = 0;     // the device's work on steps; 0 where it is not measured
+  double graph_seconds = 0;      // of it, on those launched as one graph
 };
 
 // Sends streaming requests and waits for all. With `waveform` it measures what a caller hears;

@@ -37,6 +37,12 @@ struct StepTail {
   std::function<void(const float* logits, const std::int32_t* rows, std::int32_t count)> enqueue;
 };
 
+// Seconds that a device worked on steps.
+struct DeviceSeconds {
+  double all = 0;
+  double graphs = 0;  // of it, on steps that were launched as one graph
+};
+
 // Owns the KV storage; the executor owns the accounting of blocks. One thread drives an engine.
 class Engine {
  public:
@@ -50,9 +56,8 @@ class Engine {
   // may prepare its graphs here, so this can take seconds. An empty tail ends that; what it
   // referred to may then go. Waits for steps in flight. Without an override tails are not run.
   virtual void attach(StepTail tail) { static_cast<void>(tail); }
-  // Seconds that the device worked on the steps that have ended since the last call; 0 where that
-  // is not measured. Does not wait.
-  virtual double device_seconds() { return 0; }
+  // Of the steps that have ended since the last call; 0 where that is not measured. Does not wait.
+  virtual DeviceSeconds device_seconds() { return {}; }
 };
 
 }  // namespace higgs_rt

@@ -37,6 +37,9 @@ struct ExecutorConfig {
   std::int32_t max_queue = 256;  // waiting requests
   // Rows of one step; decode rows come first. max_batch + 1 .. EngineSpec::max_rows.
   std::int32_t max_step_tokens = 256;
+  // Steps that new requests may wait for others, so that their prompts interrupt the running ones
+  // together (scheduler.h). At least 0.
+  std::int32_t max_held_steps = 0;
   // Prompt positions + max_columns of one request. At most EngineSpec::max_positions.
   std::int32_t max_sequence = 4096;
 };

@@ -131,6 +131,7 @@ void Mailbox::count_step(const StepCounts& counts) {
   const std::scoped_lock lock(mutex_);
   stats_.preemptions += counts.preemptions;
   stats_.steps += counts.steps;
+  stats_.graph_steps += counts.graph_steps;
   stats_.columns += counts.columns;
   stats_.prompt_rows += counts.prompt_rows;
   stats_.free_blocks = counts.free_blocks;
@@ -138,6 +139,7 @@ void Mailbox::count_step(const StepCounts& counts) {
   stats_.sample_seconds += counts.sample_seconds;
   stats_.wait_seconds += counts.wait_seconds;
   stats_.device_seconds += counts.device_seconds;
+  stats_.graph_seconds += counts.graph_seconds;
   stats_.step_seconds += counts.step_seconds;
 }
 

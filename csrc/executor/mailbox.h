@@ -52,6 +52,7 @@ class Mailbox {
   struct StepCounts {
     std::int64_t preemptions = 0;
     std::int64_t steps = 0;
+    std::int64_t graph_steps = 0;
     std::int64_t columns = 0;
     std::int64_t prompt_rows = 0;
     std::int32_t free_blocks = 0;
@@ -59,6 +60,7 @@ class Mailbox {
     double sample_seconds = 0;
     double wait_seconds = 0;
     double device_seconds = 0;
+    double graph_seconds = 0;
     double step_seconds = 0;
   };
   // Adds everything but free_blocks, which replaces the last value.

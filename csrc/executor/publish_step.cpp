@@ -50,7 +50,9 @@ void StepLoop::fetch(std::size_t count) {
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   counts_.sample_seconds += seconds;
   if (max_in_flight_ != 0) counts_.wait_seconds += seconds;
-  counts_.device_seconds += engine_.device_seconds();
+  const DeviceSeconds device = engine_.device_seconds();
+  counts_.device_seconds += device.all;
+  counts_.graph_seconds += device.graphs;
 }
 
 void StepLoop::publish_column(Sequence& sequence, std::span<const std::int32_t> column,

@@ -109,6 +109,8 @@ void check_config(const ExecutorConfig& config, const EngineSpec& spec) {
               spec.max_rows, "max_batch + 1 .. max_rows of the engine");
   check_limit("max_sequence", config.max_sequence, 2, spec.max_positions,
               "max_positions of the engine");
+  check(config.max_held_steps >= 0, "max_held_steps", "expected at least 0, got ",
+        config.max_held_steps);
 }
 
 void check_request(const Request& request, const ExecutorConfig& config, const EngineSpec& spec) {

@@ -5,6 +5,8 @@
 namespace higgs_rt {
 namespace {
 
+constexpr std::int32_t kDecodeRowsPerHeldStep = 8;
+
 class Planner {
  public:
   Planner(const SchedulerLimits& limits, std::span<const SequenceView> running,
@@ -16,10 +18,11 @@ class Planner {
         free_(free_blocks),
         budget_(limits.max_step_tokens) {}
 
-  Plan run(std::span<const SequenceView> waiting) {
+  Plan run(std::span<const SequenceView> waiting, std::int32_t held_steps) {
     for (std::int32_t i = 0; i < num_running_; ++i) {
       if (!all_[i].paused && is_decode(i) && secure(i)) add_work(i);
     }
+    const auto decodes = static_cast<std::int32_t>(plan_.work.size());
     bool blocked = false;  // a sequence waits for blocks to start, so no other may start before it
     for (std::int32_t i = 0; i < num_running_ && budget_ > 0; ++i) {
       const bool starts = all_[i].blocks == 0;
@@ -30,6 +33,9 @@ class Planner {
         blocked = true;
       }
     }
+    const bool mixed = std::ssize(plan_.work) > decodes;
+    plan_.held = !blocked && !mixed && holds(waiting, decodes, held_steps);
+    if (plan_.held) return std::move(plan_);
     for (const SequenceView& next : waiting) {
       if (blocked || budget_ <= 0 || num_running_ + plan_.admit >= limits_.max_batch) break;
       all_.push_back(next);
@@ -42,6 +48,14 @@ class Planner {
 
  private:
   enum class State : std::uint8_t { kIdle, kPlanned, kPreempted };
+
+  bool holds(std::span<const SequenceView> waiting, std::int32_t decodes,
+             std::int32_t held_steps) const {
+    const std::int32_t most = std::min(limits_.max_held_steps, decodes / kDecodeRowsPerHeldStep);
+    std::int64_t rows = 0;
+    for (const SequenceView& next : waiting) rows += next.size;
+    return rows > 0 && rows < limits_.max_step_tokens / 2 && held_steps < most;
+  }
 
   bool is_decode(std::int32_t i) const { return all_[i].size - all_[i].computed == 1; }
 
@@ -120,8 +134,9 @@ class Planner {
 }  // namespace
 
 Plan make_plan(const SchedulerLimits& limits, std::span<const SequenceView> running,
-               std::span<const SequenceView> waiting, std::int32_t free_blocks) {
-  return Planner(limits, running, free_blocks).run(waiting);
+               std::span<const SequenceView> waiting, std::int32_t free_blocks,
+               std::int32_t held_steps) {
+  return Planner(limits, running, free_blocks).run(waiting, held_steps);
 }
 
 }  // namespace higgs_rt

@@ -16,6 +16,7 @@ struct SchedulerLimits {
   KvLayout kv;
   // Blocks that a sequence can come to hold. One that holds them needs none in reserve.
   std::int32_t max_sequence_blocks = std::numeric_limits<std::int32_t>::max();
+  std::int32_t max_held_steps = 0;  // ExecutorConfig::max_held_steps
 };
 
 // What the policy knows about a sequence. One that was preempted has computed = blocks = 0.
@@ -35,6 +36,7 @@ struct Plan {
   std::vector<std::int32_t> preempt;  // indices into `running`: give back all blocks
   std::int32_t admit = 0;             // sequences taken from the front of `waiting`
   std::vector<Work> work;             // each needs blocks for its whole `size`
+  bool held = false;                  // waiting sequences could start and were held (below)
 };
 
 // `running`: in order of admission. `waiting`: in order of arrival. `free_blocks`: not held by any.
@@ -46,7 +48,13 @@ struct Plan {
 // and one is left for every running sequence that may need it, and nothing younger starts before
 // it. When any sequence is not paused and each fits the pool alone, the plan has work, and the
 // oldest of them is never preempted.
+//
+// A step with prompt rows costs every running stream more than one without, and little more for
+// many prompts than for one. So waiting sequences are held while there are decode rows alone, until
+// half a step's rows wait or they have been held for `held_steps` steps: as many as max_held_steps
+// says, and no more than one for every 8 decode rows.
 Plan make_plan(const SchedulerLimits& limits, std::span<const SequenceView> running,
-               std::span<const SequenceView> waiting, std::int32_t free_blocks);
+               std::span<const SequenceView> waiting, std::int32_t free_blocks,
+               std::int32_t held_steps = 0);
 
 }  // namespace higgs_rt

@@ -26,7 +26,7 @@ StepLoop::StepLoop(Engine& engine, Sampler& sampler, const ExecutorConfig& confi
       mailbox_(mailbox),
       pool_(pool),
       limits_{config.max_batch, config.max_step_tokens, engine.spec().kv,
-              engine.spec().kv.blocks_for(config.max_sequence)},
+              engine.spec().kv.blocks_for(config.max_sequence), config.max_held_steps},
       max_in_flight_(engine.spec().asynchronous ? Sampler::kMaxSteps - 1 : 0),
       after_step_(std::move(after_step)) {
   for (std::int32_t row = config.max_batch - 1; row >= 0; --row) free_rows_.push_back(row);
@@ -112,10 +112,11 @@ void StepLoop::run_one_by_one(std::span<const BatchItem> items) {
 void StepLoop::forward(std::span<const BatchItem> items) {
   build_batch(items, engine_.spec(), batch_);
   const Clock::time_point start = Clock::now();
-  output_.sampled = false;
+  output_.sampled = output_.one_launch = false;
   engine_.forward(batch_, output_);
   counts_.forward_seconds += seconds_since(start);
   ++counts_.steps;
+  counts_.graph_steps += output_.one_launch ? 1 : 0;
   counts_.prompt_rows += batch_.num_rows() - static_cast<std::int32_t>(batch_.logit_rows.size());
 }
 
@@ -165,7 +166,7 @@ Plan StepLoop::plan_step() {
   queued_.clear();
   const auto free_rows = static_cast<std::int32_t>(free_rows_.size());
   for (const std::int32_t size : mailbox_.peek_sizes(free_rows)) queued_.push_back({.size = size});
-  return make_plan(limits_, views_, queued_, pool_.num_free());
+  return make_plan(limits_, views_, queued_, pool_.num_free(), held_steps_);
 }
 
 void StepLoop::schedule() {
@@ -176,6 +177,7 @@ void StepLoop::schedule() {
     plan = plan_step();
   }
   idle_ = plan.work.empty();
+  held_steps_ = plan.held ? held_steps_ + 1 : 0;
   members_.clear();
   for (const SequencePtr& item : running_) members_.push_back(item.get());
   for (const std::int32_t index : plan.preempt) {

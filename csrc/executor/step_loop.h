@@ -90,6 +90,7 @@ class StepLoop {
   std::vector<std::int32_t> free_rows_;  // sampler rows, stack
   std::deque<Step> steps_;               // in flight, oldest first
   bool idle_ = true;                     // there was no work, and nothing has changed since
+  std::int32_t held_steps_ = 0;          // since waiting sequences were held first
   StepBatch batch_;
   StepOutput output_;
   std::vector<BatchItem> items_;       // of the step being made

@@ -129,6 +129,7 @@ class RuntimeConfig:
     num_blocks: int
     gpu_memory_fraction: float
     max_buffered_chunks: int
+    max_held_steps: int
     def __init__(
         self,
         model_dir: str,
@@ -146,6 +147,7 @@ class RuntimeConfig:
         num_blocks: int = 0,
         max_buffered_chunks: int = 64,
         gpu_memory_fraction: float = 0.9,
+        max_held_steps: int = -1,
     ) -> None: ...
 
 class ModelInfo:
@@ -196,6 +198,8 @@ class RuntimeStats:
     sample_seconds: Final[float]
     wait_seconds: Final[float]
     device_seconds: Final[float]
+    graph_seconds: Final[float]
+    graph_steps: Final[int]
     step_seconds: Final[float]
 
 class Runtime:

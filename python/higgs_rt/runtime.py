@@ -84,6 +84,7 @@ class Runtime:
         num_blocks: int = 0,
         gpu_memory_fraction: float = 0.9,
         max_buffered_chunks: int = 64,
+        max_held_steps: int = -1,
         max_text_chars: int = DEFAULT_MAX_LONG_CHARS,
         voices: str | Path | None = None,
         convention: Convention = "original",
@@ -94,9 +95,11 @@ class Runtime:
         `<model>/tensorrt` by default. threads: 0 uses all cores. max_batch: requests at a time.
         max_queue: requests that wait; one more is refused. max_sequence: positions of one request,
         prompt and speech. num_blocks: KV blocks of `block_tokens` positions, 0 chooses: on a
-        GPU what gpu_memory_fraction of its memory leaves room for. max_text_chars: characters of a
-        text that is given as one string. voices: the folder of stored voices. convention: prompt
-        format, "original" or "transformers".
+        GPU what gpu_memory_fraction of its memory leaves room for. max_held_steps: steps that new
+        requests may wait for others, so that their prompts interrupt the running ones together;
+        -1: 0 on the CPU, 8 on a GPU. max_text_chars: characters of a text that is given as one
+        string. voices: the folder of stored voices. convention: prompt format, "original" or
+        "transformers".
 
         Raises CheckpointError naming the file, tensor or field at fault.
         """
@@ -118,6 +121,7 @@ class Runtime:
             num_blocks=integer("num_blocks", num_blocks),
             gpu_memory_fraction=gpu_memory_fraction,
             max_buffered_chunks=integer("max_buffered_chunks", max_buffered_chunks),
+            max_held_steps=integer("max_held_steps", max_held_steps),
         )
         store = VoiceStore(voices, codec_dir=files.codec_dir)
         return cls(

@@ -1,15 +1,26 @@
 #include "engine/native/decode_graphs.h"
 
 #include <algorithm>
+#include <bit>
 #include <utility>
 
 #include "core/check.h"
 
 namespace higgs_rt {
 
+namespace {
+
+// 1, 2, 4, 8, then steps of 8 up to 64 and of a quarter of the power of two below.
+std::int32_t next_size(std::int32_t rows) {
+  const auto power = static_cast<std::int32_t>(std::bit_floor(static_cast<std::uint32_t>(rows)));
+  return rows < 8 ? 2 * rows : rows + std::max(8, power / 4);
+}
+
+}  // namespace
+
 std::int32_t DecodeGraphs::largest(std::int32_t max_sequences) {
   std::int32_t rows = 1;
-  while (rows < max_sequences) rows *= 2;
+  while (rows < max_sequences) rows = next_size(rows);
   return rows;
 }
 
@@ -30,7 +41,8 @@ DecodeGraphs::DecodeGraphs(const EngineSpec& spec, std::int32_t max_blocks,
       staging_(staging),
       device_(device),
       forward_(std::move(forward)) {
-  for (std::int32_t rows = 1; rows <= largest(spec.max_sequences); rows *= 2) record(rows);
+  const std::int32_t most = largest(spec.max_sequences);
+  for (std::int32_t rows = 1; rows <= most; rows = next_size(rows)) record(rows);
 }
 
 void DecodeGraphs::record(std::int32_t rows) {

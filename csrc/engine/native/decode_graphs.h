@@ -13,10 +13,10 @@
 namespace higgs_rt {
 
 // A decode step has one audio row per sequence, each the column that the sampler wrote last, and
-// wants the logits of all. Steps of 1, 2, 4, 8, … rows are recorded, from those columns to the
-// tail's work; a step of another size is padded to the next one with rows that go to a scratch
-// block and belong to no sampler row. Everything that changes from step to step is in the staged
-// arrays.
+// wants the logits of all. Steps of 1, 2, 4, 8, 16, 24, … rows are recorded (finer than powers of
+// two, as rows that are padding cost what others cost), from those columns to the tail's work; a
+// step of another size is padded to the next one with rows that go to a scratch block and belong to
+// no sampler row. Everything that changes from step to step is in the staged arrays.
 class DecodeGraphs {
  public:
   // Runs the decoder over a staged batch and the tail behind it; returns the logits.

@@ -72,7 +72,8 @@ NativeEngine::NativeEngine(const EngineConfig& config, const ModelConfig& model,
     : spec_(make_spec(config, model, ops->device())),
       max_blocks_(spec_.kv.blocks_for(spec_.max_positions)),
       ops_(std::move(ops)),
-      timer_(device().make_timer()) {
+      eager_timer_(device().make_timer()),
+      graph_timer_(device().make_timer()) {
   const auto allocated = [&] { return static_cast<std::int64_t>(device().allocated_bytes()); };
   memory_.weights = allocated();
   const DType activations =
@@ -125,10 +126,16 @@ void NativeEngine::forward(const StepBatch& batch, StepOutput& output) {
   check_batch(batch, output, spec_);
   if (tail_.enqueue) check_tail(batch, output, tail_);
   output.sampled = tail_.enqueue != nullptr;
-  const bool decodes = graphs_ != nullptr && graphs_->takes(batch, output);
-  timer_->start();
-  output.logits = decodes ? graphs_->run(batch) : run_eagerly(batch, output);
-  timer_->stop();
+  output.one_launch = graphs_ != nullptr && graphs_->takes(batch, output);
+  DeviceTimer& timer = output.one_launch ? *graph_timer_ : *eager_timer_;
+  timer.start();
+  output.logits = output.one_launch ? graphs_->run(batch) : run_eagerly(batch, output);
+  timer.stop();
+}
+
+DeviceSeconds NativeEngine::device_seconds() {
+  const double graphs = graph_timer_->collect();
+  return {.all = graphs + eager_timer_->collect(), .graphs = graphs};
 }
 
 const float* NativeEngine::run(const DecoderBatch& batch, const TensorView& sampler_rows) {

@@ -22,7 +22,7 @@ class NativeEngine final : public Engine {
   Device& device() override { return ops_->device(); }
   void forward(const StepBatch& batch, StepOutput& output) override;
   void attach(StepTail tail) override;
-  double device_seconds() override { return timer_->collect(); }
+  DeviceSeconds device_seconds() override;
   // Keys and values of all layers.
   std::int64_t kv_bytes() const;
   const MemoryUse& memory() const { return memory_; }  // without the cache; 0 on the CPU
@@ -40,7 +40,8 @@ class NativeEngine final : public Engine {
   std::vector<Tensor> kv_memory_;
   KvCache cache_;  // one block more than the spec's: the scratch block of DecodeGraphs
   std::unique_ptr<StepStaging> staging_;
-  std::unique_ptr<DeviceTimer> timer_;
+  std::unique_ptr<DeviceTimer> eager_timer_;
+  std::unique_ptr<DeviceTimer> graph_timer_;
   StepTail tail_;
   std::unique_ptr<DecodeGraphs> graphs_;  // null: none
 };

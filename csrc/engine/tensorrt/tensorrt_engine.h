@@ -43,7 +43,7 @@ class TensorRtEngine final : public Engine {
   void forward(const StepBatch& batch, StepOutput& output) override;
   // Records every bucket. A plan that cannot be recorded runs without graphs and says so once.
   void attach(StepTail tail) override;
-  double device_seconds() override { return timer_->collect(); }
+  DeviceSeconds device_seconds() override { return {.all = timer_->collect()}; }
   std::int64_t kv_bytes() const { return manifest_.slot_bytes * spec_.kv.num_blocks; }
   const PlanCounts& counts() const { return counts_; }
 

@@ -61,6 +61,7 @@ typedef struct higgs_runtime_config {
   int32_t num_blocks;          /* KV blocks; 0: chosen from max_batch, on a GPU from its memory */
   int32_t max_buffered_chunks; /* per stream; a slower reader pauses its own request */
   double gpu_memory_fraction;  /* in (0, 1]; the rest of the GPU's memory is left free */
+  int32_t max_held_steps;      /* that new requests may wait for others; -1: chosen by the device */
 } higgs_runtime_config;
 
 typedef struct higgs_model_info {
@@ -108,6 +109,8 @@ typedef struct higgs_stats {
   double step_seconds;
   double wait_seconds;   /* of sample_seconds: waiting for a GPU */
   double device_seconds; /* that a GPU worked on steps */
+  int64_t graph_steps;   /* of steps: launched as one graph */
+  double graph_seconds;  /* of device_seconds: on those */
 } higgs_stats;
 
 void higgs_runtime_config_init(higgs_runtime_config* config, size_t struct_size);

@@ -42,6 +42,7 @@ class Schedule {
     ExecutorConfig config;
     config.max_batch = draw(random_, 1, 5);
     config.max_step_tokens = config.max_batch + draw(random_, 1, 20);
+    config.max_held_steps = draw(random_, 0, 4);
     config.max_sequence = spec.max_positions;
     rig_ = std::make_unique<Rig>(spec, config, mode);
     // Steps that take a little time let arrivals, cancellations and pauses fall among them.

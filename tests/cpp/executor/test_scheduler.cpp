@@ -96,17 +96,42 @@ TEST("scheduler: preemption that would not help is not done") {
   EXPECT_EQ(text(make_plan(limits(4, 32), prompt, {}, 0)), "+0 1:8");
 }
 
+TEST("scheduler: new prompts wait for others beside decode rows, for a while") {
+  SchedulerLimits lim = limits(64, 80);
+  lim.max_held_steps = 8;
+  const auto held = [&](std::size_t decodes, const Views& waiting, std::int32_t steps) {
+    const Plan plan = make_plan(lim, Views(decodes, decoding(6)), waiting, 900, steps);
+    EXPECT_EQ(plan.held, plan.admit == 0);
+    return plan.held;
+  };
+  const Views one = {{.size = 10}};
+  EXPECT(held(24, one, 0) && held(24, one, 2));
+  EXPECT(!held(24, one, 3));  // a step for every 8 decode rows
+  EXPECT(!held(7, one, 0));   // few are interrupted
+  EXPECT(!held(0, one, 0));   // nobody is
+  EXPECT(held(24, {{.size = 20}, {.size = 19}}, 0));
+  EXPECT(!held(24, {{.size = 20}, {.size = 20}}, 0));  // half a step
+  lim.max_held_steps = 2;
+  EXPECT(held(24, one, 1) && !held(24, one, 2));
+  // A step that has prompt rows anyway takes others in.
+  Views running(24, decoding(6));
+  running.push_back({30, 10, 8, false});
+  EXPECT_EQ(make_plan(lim, running, one, 900, 0).admit, 1);
+  EXPECT(!make_plan(lim, running, {}, 900, 0).held);
+}
+
 namespace {
 
 // Runs the policy alone on a random load and checks every plan's promises.
 struct Simulation {
   explicit Simulation(unsigned seed) : random(seed) {
-    lim.max_batch = draw(1, 6);
+    lim.max_batch = seed % 8 == 0 ? 24 : draw(1, 6);
     lim.max_step_tokens = lim.max_batch + draw(1, 12);
     lim.kv.block_tokens = draw(1, 5);
     lim.kv.num_blocks = lim.kv.blocks_for(30 + draw(0, 60));
     free = lim.kv.num_blocks;
-    for (int i = draw(1, 12); i > 0; --i) {
+    lim.max_held_steps = draw(0, 3);
+    for (int i = draw(1, 2 * lim.max_batch); i > 0; --i) {
       waiting.push_back({.size = draw(2, 20)});
       end_waiting.push_back(waiting.back().size + draw(0, 10));
     }
@@ -120,7 +145,10 @@ struct Simulation {
     for (int step = 1; step < 5000; ++step) {
       if (running.empty() && waiting.empty()) return step;
       for (SequenceView& view : running) view.paused = step < 500 && draw(0, 5) == 0;
-      apply(make_plan(lim, running, waiting, free));
+      const Plan plan = make_plan(lim, running, waiting, free, held);
+      held = plan.held ? held + 1 : 0;
+      REQUIRE(held <= lim.max_held_steps && !(plan.held && plan.admit > 0));
+      apply(plan);
     }
     return 0;
   }
@@ -169,6 +197,7 @@ struct Simulation {
   std::mt19937 random;
   SchedulerLimits lim;
   std::int32_t free;
+  std::int32_t held = 0;
   Views running;
   Views waiting;
   std::vector<std::int32_t> end_running;  // size after which the sequence ends
