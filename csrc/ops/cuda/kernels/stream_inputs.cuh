@@ -132,8 +132,8 @@ struct NormInput {
         value[i] *= norm_at(share, j, piece, i);
       }
       store_shared(fragment<kN>(base, piece - begin, n),
-                   make_uint4(pack_bf16(value[0], value[1]), pack_bf16(value[2], value[3]),
-                              pack_bf16(value[4], value[5]), pack_bf16(value[6], value[7])));
+                   make_uint4(packed(value[0], value[1]), packed(value[2], value[3]),
+                              packed(value[4], value[5]), packed(value[6], value[7])));
     }
   }
 

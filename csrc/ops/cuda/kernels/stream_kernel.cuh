@@ -88,13 +88,13 @@ struct Feed {
         aim();
       }
     }
-    commit_copies();
+    copy_async_commit();
     if (++stage == kStages) stage = 0;
   }
   // The next chunk as first factors: rows lane / 4 and lane / 4 + 8 of both halves of the inputs.
   __device__ void take(uint4 (&low)[2], uint4 (&high)[2]) const {
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    wait_copies<kStages - 1>();
+    copy_async_wait<kStages - 1>();
     __syncwarp();
     const std::uint32_t at = queue + static_cast<std::uint32_t>(stage * kStageBytes);
 #pragma unroll
