@@ -1,6 +1,6 @@
 """The demo corpus: lines of text to be spoken, each with a voice, and the held-out sentences.
 
-    python corpus.py --out FOLDER --lines 90000 [--words /usr/share/dict/words]
+    python corpus.py --out FOLDER --lines 220000 [--words /usr/share/dict/words]
 
 writes ``lines.tsv`` (voice TAB text). Three kinds of line: sentences of a small grammar over the
 small lexicon, the same over the large one, and runs of words drawn from a word list (Debian's
@@ -113,9 +113,9 @@ def corpus_lines(count: int, words: list[str], held_out: set[str]) -> list[tuple
     lines: list[tuple[str, str]] = []
     while len(lines) < count:
         kind = rng.random()
-        if kind < 0.30:
+        if kind < 0.20:
             raw = grammar_line(rng, SMALL)
-        elif kind < 0.62:
+        elif kind < 0.55:
             raw = grammar_line(rng, LARGE)
         else:
             raw = salad_line(rng, words, common)
@@ -134,7 +134,7 @@ def corpus_lines(count: int, words: list[str], held_out: set[str]) -> list[tuple
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--lines", type=int, default=90_000)
+    parser.add_argument("--lines", type=int, default=220_000)
     parser.add_argument("--words", type=Path, help="a word list, one word a line")
     parser.add_argument("--held-out", type=Path, nargs="+", required=True, help="never spoken")
     args = parser.parse_args()

@@ -4,14 +4,17 @@
 
 One time-bounded run. First the whole codec learns; then all but the decoder is fixed, the weights
 are rounded to bf16 (what is shipped), the clips are encoded, and the decoder goes on learning on
-these codes. Writes ``codec.pt`` (fp32 storage), ``codec_optimizer.pt`` (moments of the first
-phase), ``codes.npz`` (all clips as codes, with word spans) and ``codec.log``. With ``--resume
-codec.pt`` training goes on from these weights, and from the moments where they lie beside them.
+these codes. Writes ``codec.pt`` (fp32 storage) and ``codec_state.pt`` (optimizer, counts) every two
+minutes, ``codes.npz`` (all clips as codes, with word spans) and ``codec.log``. With ``--resume
+codec.pt`` training goes on from these weights, and where ``codec_state.pt`` lies beside them as if
+there had been no break; ``--rest-seconds 0`` leaves the decoder and the code cache to such a later
+run, and ``--total-seconds`` tells the schedule how long the whole codec learns in all runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -167,14 +170,17 @@ def main() -> None:
         "--rest-seconds", type=float, default=230.0, help="of them for decoder and code cache"
     )
     parser.add_argument("--refine-clips", type=int, default=15_000)
-    parser.add_argument("--clips", type=int, default=90_000, help="at most so many in the cache")
-    parser.add_argument("--workers", type=int, default=12)
+    parser.add_argument("--clips", type=int, default=150_000, help="at most so many in the cache")
+    parser.add_argument(
+        "--total-seconds", type=float, default=0.0, help="whole codec, all runs; else up to here"
+    )
+    parser.add_argument("--workers", type=int, default=14)
     parser.add_argument("--chunk", type=int, default=200)
     parser.add_argument("--first-chunks", type=int, default=12)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=1_000_000, help="at most, in each phase")
     parser.add_argument("--learning-rate", type=float, default=CodecSettings.learning_rate)
-    parser.add_argument("--pool-hours", type=float, default=75.0)
+    parser.add_argument("--pool-hours", type=float, default=160.0)
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
@@ -209,6 +215,9 @@ def main() -> None:
         time.sleep(0.2)
     log(f"{clips.describe()} to start with")
     train_all(codec, clips, args, args.seconds - (time.monotonic() - begin), log)
+    if args.rest_seconds <= 0:
+        stop(processes)
+        return
     round_to_bf16(codec)
     save(codec.core.state_dict(), args.out / "codec.pt")
     cache = CodeCache(codec, clips)
@@ -225,8 +234,15 @@ def main() -> None:
             break
     cache.write(args.out / "codes.npz")
     log(f"{cache.count} clips in the code cache, {len(cache.codes) / 90_000:.1f} h")
+    stop(processes)
+
+
+def stop(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Ends the speaking processes; what they have finished stays."""
     for process in processes:
         process.terminate()
+    for process in processes:
+        process.wait()
 
 
 def train_all(
@@ -237,29 +253,27 @@ def train_all(
     log: Callable[[str], None],
 ) -> None:
     """The whole codec, until the time of the refinement and the code cache is left."""
+    beside = args.resume.with_name("codec_state.pt") if args.resume else None
+    earlier = torch.load(beside, map_location="cpu") if beside and beside.exists() else None
     settings = CodecSettings(
         seconds=left - args.rest_seconds,
         batch=args.batch,
         max_steps=args.steps,
+        total_seconds=args.total_seconds,
         learning_rate=args.learning_rate,
-        seed_steps=() if args.resume else CodecSettings.seed_steps,
     )
-    if args.resume:
+    if args.resume and earlier is None:
         settings.wave_weight = settings.wave_weight_end
+        settings.seed_steps = ()
     if settings.seconds <= 0 or args.steps == 0:  # only refine, or make the code cache again
         return
-    moments = args.resume.with_name("codec_optimizer.pt") if args.resume else None
-    made = train_codec(
-        codec,
-        clips.pool,
-        settings,
-        log,
-        lambda: (clips.poll(6), None)[1],
-        torch.load(moments, map_location=clips.pool.samples.device)
-        if moments and moments.exists()
-        else None,
-    )
-    save(made, args.out / "codec_optimizer.pt")
+
+    def keep(state: dict[str, Any]) -> None:
+        save(codec.core.state_dict(), args.out / "codec.pt")
+        save(state, args.out / "codec_state.pt")
+
+    log(f"whole codec for {settings.seconds:.0f} s, earlier state: {earlier is not None}")
+    train_codec(codec, clips.pool, settings, log, lambda: (clips.poll(6), None)[1], earlier, keep)
 
 
 def train_decoder(

@@ -8,6 +8,7 @@ frames), ``words`` (words per clip) and ``spans`` (uint16 [words, 2], start and 
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,7 @@ def start_workers(
 
 def main(arguments: list[str]) -> None:
     """Arguments: lines file, out folder, worker, workers, chunk size[, flite folder]."""
+    os.nice(10)  # the training beside it goes first
     text = Path(arguments[0]).read_text(encoding="utf-8")
     lines = [(v, t) for v, t in (row.split("\t") for row in text.splitlines())]
     out = Path(arguments[1])

@@ -12,12 +12,15 @@ import torch
 from higgs_rt.training.codec_losses import MelLoss
 from higgs_rt.training.codec_model import TrainableCodec, perplexity
 from higgs_rt.training.graph import GraphedStep, Metrics, clip_gradients, make_adamw, restore
-from higgs_rt.training.schedule import trapezoid
+from higgs_rt.training.schedule import Budget, trapezoid
 
 
 @dataclass
 class CodecSettings:
     """Settings of a codec run; times in seconds, `crop_frames` in frames of 960 samples.
+
+    `seconds` and `max_steps` bound this run, `total_seconds` and `total_steps` are those of the
+    whole training when it is spread over several runs (see `Budget`).
 
     The weight of the waveform falls from `wave_weight` to `wave_weight_end` between a tenth and
     four tenths of the run: it starts the learning, but later would spend the codes on phase.
@@ -25,6 +28,8 @@ class CodecSettings:
 
     seconds: float = 420.0
     max_steps: int = 1_000_000
+    total_seconds: float = 0.0
+    total_steps: int = 0
     batch: int = 32
     crop_frames: int = 48
     learning_rate: float = 6e-4
@@ -43,6 +48,7 @@ class CodecSettings:
     seed_steps: tuple[int, ...] = (0, 40, 120, 300)
     log_every: int = 250
     refill_every: int = 100
+    keep_every_seconds: float = 120.0
 
 
 @dataclass
@@ -60,14 +66,23 @@ class AudioPool:
         self.filled += take
 
     def crops(self, batch: int, length: int) -> torch.Tensor:
-        """Random crops, float32 [batch, length], half of them at a gain between -8 and +4 dB."""
+        """Random crops, float32 [batch, length], half of them at a gain between -12 and +12 dB, but
+        never beyond full scale.
+        """
         device = self.samples.device
         starts = torch.randint(0, self.filled - length, (batch,), generator=self.generator)
-        gain = torch.empty(batch).uniform_(-8, 4, generator=self.generator)
+        gain = torch.empty(batch).uniform_(-12, 12, generator=self.generator)
         gain = torch.where(torch.rand(batch, generator=self.generator) < 0.5, gain, 0.0)
         index = starts.to(device)[:, None] + torch.arange(length, device=device)
-        scale = (10.0 ** (gain / 20.0) / 32768.0).to(device)
-        return self.samples[index].float() * scale[:, None]
+        waves = self.samples[index].float() / 32768.0
+        return at_gain(waves, gain.to(device))
+
+
+def at_gain(waves: torch.Tensor, decibels: torch.Tensor) -> torch.Tensor:
+    """waves [B, L], each louder by its entry of decibels [B], or as far as its peak allows."""
+    room = 0.99 / waves.abs().amax(1).clamp(min=1e-4)
+    scale = (10.0 ** (decibels / 20.0)).minimum(room.clamp(min=1.0))
+    return waves * scale[:, None]
 
 
 def train_codec(
@@ -76,19 +91,26 @@ def train_codec(
     settings: CodecSettings,
     log: Callable[[str], None],
     refill: Callable[[], None] = lambda: None,
-    moments: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Trains in place until `settings.seconds` have passed; returns the optimizer's state.
+    earlier: dict[str, Any] | None = None,
+    keep: Callable[[dict[str, Any]], None] = lambda state: None,
+) -> None:
+    """Trains in place until `settings.seconds` have passed.
 
-    `refill` is called now and then to move newly made audio into the pool. `moments` is what an
-    earlier run returned.
+    `refill` is called now and then to move newly made audio into the pool, `keep` now and then and
+    at the end with the state of the training (optimizer, counts, random numbers); `earlier` is such
+    a state of an earlier run, which this one goes on from: on the CPU the two do exactly what one
+    run over the same steps does.
     """
     device = pool.samples.device
     length = settings.crop_frames * 960
     losses = MelLoss().to(device)
     parameters = [p for p in codec.parameters() if p.requires_grad]
     optimizer, lr = make_adamw(parameters, device, settings.betas, settings.weight_decay)
-    restore(optimizer, lr, moments)
+    restore(optimizer, lr, earlier)
+    budget = Budget(
+        settings.seconds, settings.max_steps, settings.total_seconds, settings.total_steps
+    )
+    budget.start(earlier)
     wave_weight = torch.tensor(settings.wave_weight, device=device)
     static = pool.crops(settings.batch, length)
     codec.train()
@@ -121,20 +143,32 @@ def train_codec(
             "norm": norm,
         }
 
-    if settings.seed_steps:
+    seeds = settings.seed_steps
+
+    def snapshot() -> dict[str, Any]:
+        return {
+            "optimizer": optimizer.state_dict(),
+            "crops": pool.generator.get_state(),
+            "random": torch.get_rng_state(),
+            **budget.state(),
+        }
+
+    if seeds and budget.steps == 0:
         codec.seed_codebooks([pool.crops(settings.batch, length) for _ in range(4)])
     lr.fill_(settings.learning_rate * 0.03)
     begin = time.monotonic()
     graphed = GraphedStep(step, device)
-    log(f"step captured after {time.monotonic() - begin:.1f} s")
-    begin = time.monotonic()
-    count = 0
-    while count < settings.max_steps:
-        progress = (time.monotonic() - begin) / settings.seconds
-        progress = max(progress, count / settings.max_steps)
-        if progress >= 1.0:
-            break
-        if count in settings.seed_steps[1:]:
+    log(f"step captured after {time.monotonic() - begin:.1f} s, {budget.steps} steps before")
+    if earlier is not None:
+        pool.generator.set_state(earlier["crops"].cpu())
+        torch.set_rng_state(earlier["random"].cpu())
+        if device.type == "cuda":
+            torch.cuda.manual_seed(budget.steps)
+    budget.start(None)
+    kept = 0.0
+    while not budget.over():
+        progress, count = budget.progress(), budget.steps
+        if count in seeds[1:]:
             codec.seed_codebooks([pool.crops(settings.batch, length) for _ in range(4)])
         static.copy_(pool.crops(settings.batch, length))
         rate = trapezoid(progress, count, settings.warmup, settings.decay_from)
@@ -142,21 +176,24 @@ def train_codec(
         share = min(1.0, max(0.0, (progress - 0.1) / 0.3))
         fall = settings.wave_weight_end - settings.wave_weight
         wave_weight.fill_(settings.wave_weight + share * fall)
-        fresh = count < 300 and bool(settings.seed_steps)
+        fresh = count < 300 and bool(seeds)
         codec.decay.fill_(0.9 if fresh else 0.97 if progress < 0.5 else 0.99)
         codec.revive.fill_(1.0 if count % 10 == 9 and progress < 0.8 else 0.0)
         metrics = graphed()
-        count += 1
+        budget.steps = count = count + 1
         if count % 20 == 0 and device.type == "cuda":
             torch.cuda.synchronize()
         if count % settings.log_every == 0 or count in (1, 10, 50):
             text = " ".join(f"{name} {float(value):.3f}" for name, value in metrics.items())
-            log(f"codec step {count} t {time.monotonic() - begin:.0f} s {text}")
+            log(f"codec step {count} t {budget.elapsed():.0f} s {text}")
         if count % settings.refill_every == 0:
             refill()
-    log(f"{count} steps")
+        if budget.elapsed() - kept > settings.keep_every_seconds:
+            kept = budget.elapsed()
+            keep(snapshot())
+    log(f"{budget.steps} steps, {100 * budget.progress():.0f} % of the training")
+    keep(snapshot())
     report_codec(codec, pool, settings, losses, log)
-    return optimizer.state_dict()
 
 
 @torch.no_grad()

@@ -77,13 +77,13 @@ def make_adamw(
     return optimizer, lr
 
 
-def restore(optimizer: torch.optim.AdamW, lr: torch.Tensor, moments: dict[str, Any] | None) -> None:
-    """Puts the moments of an earlier run (its `optimizer.state_dict()`) into an optimizer of
-    `make_adamw`, before its step is captured; nothing without them.
+def restore(optimizer: torch.optim.AdamW, lr: torch.Tensor, state: dict[str, Any] | None) -> None:
+    """Puts the moments of an earlier run (``state["optimizer"]``, its `state_dict()`) into an
+    optimizer of `make_adamw`, before its step is captured; nothing without a state.
     """
-    if moments is None:
+    if state is None:
         return
-    optimizer.load_state_dict(moments)
+    optimizer.load_state_dict(state["optimizer"])
     for group in optimizer.param_groups:
         group["lr"] = lr
 

@@ -63,7 +63,7 @@ def train_lm(
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer, lr = make_adamw(parameters, device, settings.betas, settings.weight_decay)
-    restore(optimizer, lr, moments)
+    restore(optimizer, lr, None if moments is None else {"optimizer": moments})
     guide_weight = torch.tensor(settings.guide_weight, device=device)
     numerics = ForwardSettings(
         dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
