@@ -24,9 +24,11 @@ constexpr int kBlocksPerMultiprocessor = 3;  // that the shared memory has room 
 
 // Shared memory of the tiles; at the end of a row it takes the pieces of all splits.
 template <int D>
-constexpr std::size_t kTilesBytes = kWarps * kStages * 2 * kTile * D * 2;
-static_assert(kTilesBytes<64> >= sizeof(float) * kMaxSplits * kMaxGroup * 64);
-static_assert(kTilesBytes<128> >= sizeof(float) * kMaxSplits * kMaxGroup * 128);
+__host__ __device__ constexpr std::size_t tiles_bytes(int group) {
+  const std::size_t tiles = kWarps * kStages * 2 * kTile * D * 2;
+  const std::size_t pieces = sizeof(float) * kMaxSplits * static_cast<std::size_t>(group) * D;
+  return tiles > pieces ? tiles : pieces;
+}
 
 // The part of a context that one block works on.
 struct Context {
@@ -226,7 +228,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   }
   const Context context = context_of(shape, data, row, length);
   if (static_cast<int>(blockIdx.x) >= context.splits) return;
-  const Joined<D> joined(shared + kTilesBytes<D>, group);
+  const Joined<D> joined(shared + tiles_bytes<D>(group), group);
   const std::int64_t item = blockIdx.z * shape.kv_heads + blockIdx.y;
   Pieces pieces{memory.partial + item * kMaxSplits * elements,
                 memory.scale + item * kMaxSplits * group * 2};
@@ -248,8 +250,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   walk_splits<D>(context, shape.scale * 1.44269504f, shared_address(shared), joined, start, done);
   if (blocks > 1) {
     if (!is_last_block(memory.counters + item, blocks)) return;
-    pieces =
-        pieces.brought_to(reinterpret_cast<float*>(shared), joined.sum, context.splits, group, D);
+    auto* sums = reinterpret_cast<float*>(shared);
+    pieces = pieces.brought_to(sums, joined.sum, context.splits, group, D);
   }
   for (int e = threadIdx.x; e < elements; e += kThreads) {
     Folded all = blocks == 1 ? joined.row[e] : nothing();
@@ -262,14 +264,14 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
 
 template <int D>
 std::size_t shared_bytes(int group) {
-  return kTilesBytes<D> + Joined<D>::bytes(group);
+  return tiles_bytes<D>(group) + Joined<D>::bytes(group);
 }
 
 template <int D>
 cudaError_t prepare() {
+  const auto bytes = static_cast<int>(shared_bytes<D>(kMaxGroup));
   return cudaFuncSetAttribute(attention_decode_kernel<D>,
-                              cudaFuncAttributeMaxDynamicSharedMemorySize,
-                              static_cast<int>(shared_bytes<D>(kMaxGroup)));
+                              cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
 }
 
 }  // namespace
@@ -286,9 +288,9 @@ cudaError_t launch_attention_decode(const AttentionShape& shape, const Attention
   const std::int64_t splits = (positions + kSplit - 1) / kSplit;
   const std::int64_t items = decode_rows * shape.kv_heads;
   // As many blocks as run at a time: longer ones keep more loads going than more of them.
-  const std::int64_t wanted = memory.multiprocessors * kBlocksPerMultiprocessor / items;
+  const std::int64_t room = memory.multiprocessors * kBlocksPerMultiprocessor / items;
   const std::int64_t most = items < kMaxSplitItems ? kMaxSplits : 1;
-  const std::int64_t at_once = std::max<std::int64_t>(1, std::min({splits, wanted, most}));
+  const std::int64_t at_once = std::max<std::int64_t>(1, std::min({splits, room, most}));
   const dim3 grid(static_cast<unsigned>(at_once), static_cast<unsigned>(shape.kv_heads),
                   static_cast<unsigned>(decode_rows));
   const AttentionPlan plan = single_rows ? AttentionPlan{} : plan_in(memory.plan, shape.rows);
