@@ -14,26 +14,28 @@ using Clock = std::chrono::steady_clock;
 
 constexpr double kFrameSeconds = 0.04;
 
-std::int32_t frames_of(const Load& load, std::uint64_t seed) {
+std::int32_t frames_of(const Load& load, std::uint64_t index) {
   if (!load.vary_frames || load.requests == 1) return load.frames;
   // -1/4 .. +1/4 in steps that a few requests already spread out.
-  const auto step = static_cast<std::int32_t>(seed * 7 % 16) - 8;
+  const auto step = static_cast<std::int32_t>(index * 7 % 16) - 8;
   return std::max(1, load.frames + load.frames * step / 32);
 }
 
-Request make_request(const Load& load, std::uint64_t seed, const ModelInfo& info) {
+// No two requests of a process have the same prompt, so that no cache of prompts can help.
+Request make_request(const Load& load, std::uint64_t index, const ModelInfo& info) {
+  static std::uint64_t seed = 0;
+  ++seed;
+  std::mt19937_64 random(seed);
+  std::uniform_int_distribution<std::int32_t> id(0, info.text_vocab - 1);
   Request request;
   auto& ids = request.prompt.emplace_back().ids;
-  for (std::int32_t i = 0; i < load.prompt_tokens; ++i) {
-    ids.push_back(static_cast<std::int32_t>((seed * 31 + static_cast<std::uint64_t>(i) * 7) %
-                                            static_cast<std::uint64_t>(info.text_vocab)));
-  }
+  for (std::int32_t i = 0; i < load.prompt_tokens; ++i) ids.push_back(id(random));
   request.sampling.seed = seed;
   if (load.endless) {
     request.sampling.top_k = std::min(50, info.codebook_vocab);
     request.sampling.ras_window = 0;
   }
-  request.max_columns = frames_of(load, seed) + info.num_codebooks;
+  request.max_columns = frames_of(load, index) + info.num_codebooks;
   request.stream = true;
   request.output = load.waveform ? OutputKind::kWaveform : OutputKind::kFrames;
   if (!load.waveform) request.first_chunk_frames = request.max_chunk_frames = 1;

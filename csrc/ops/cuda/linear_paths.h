@@ -45,7 +45,7 @@ class LinearPaths {
                             const ReadAhead& ahead);
 
  private:
-  static constexpr std::int64_t kJoinedRows = 1024;  // more rows go in several passes
+  static constexpr std::int64_t kJoinedRows = 4608;  // more rows go in several passes
   // [rows, width] bf16, working memory until the next call. It grows outside of captures only:
   // throws kInternal in one.
   TensorView joined(std::int64_t rows, std::int64_t width);
