@@ -5,10 +5,11 @@
 One time-bounded run. First the whole codec learns; then all but the decoder is fixed, the weights
 are rounded to bf16 (what is shipped), the clips are encoded, and the decoder goes on learning on
 these codes. Writes ``codec.pt`` (fp32 storage) and ``codec_state.pt`` (optimizer, counts) every two
-minutes, ``codes.npz`` (all clips as codes, with word spans) and ``codec.log``. With ``--resume
-codec.pt`` training goes on from these weights, and where ``codec_state.pt`` lies beside them as if
-there had been no break; ``--rest-seconds 0`` leaves the decoder and the code cache to such a later
-run, and ``--total-seconds`` tells the schedule how long the whole codec learns in all runs.
+minutes, ``codes.npz`` (the clips as codes with word spans, then copies of some at other levels) and
+``codec.log``. With ``--resume codec.pt`` training goes on from these weights, and where
+``codec_state.pt`` lies beside them as if there had been no break. ``--rest-seconds 0`` leaves the
+decoder and the code cache to such a later run, and ``--total-seconds`` tells the schedule how long
+the whole codec learns in all runs.
 """
 
 from __future__ import annotations
@@ -120,6 +121,7 @@ class CodeCache:
         self.codec, self.clips = codec, clips
         self.codes = torch.empty(0, 8, dtype=torch.uint8, device=clips.pool.samples.device)
         self.count = 0  # clips encoded
+        self.copies = np.zeros(0, np.int64)  # of these clips, at another level
         self.seconds = 0.0  # spent on them
 
     def extend(self, limit: int) -> bool:
@@ -140,14 +142,47 @@ class CodeCache:
         self.seconds += time.monotonic() - begin
         return True
 
+    def add_copies(self, most: int, keep_out: int = 512) -> None:
+        """Encodes up to `most` of the clips again, each at a random level between -12 and +12 dB
+        (within full scale); none of the last `keep_out`, which the language model is tried on.
+        """
+        begin = time.monotonic()
+        frames = torch.from_numpy(self.clips.joined("frames")[: self.count].astype(np.int64))
+        order = torch.randperm(max(0, self.count - keep_out))[:most].sort().values
+        if not len(order):
+            return
+        device = self.codes.device
+        sizes = frames[order].to(device)
+        firsts = (frames.cumsum(0) - frames)[order].to(device)
+        clip = torch.repeat_interleave(torch.arange(len(order), device=device), sizes)
+        inside = torch.arange(len(clip), device=device) - (sizes.cumsum(0) - sizes)[clip]
+        waves = self.clips.audio().view(-1, FRAME)[firsts[clip] + inside].float()
+        peaks = torch.zeros(len(order), device=device)
+        peaks.scatter_reduce_(0, clip, waves.abs().amax(1), "amax")
+        gains = 10.0 ** (torch.empty(len(order), device=device).uniform_(-12.0, 12.0) / 20.0)
+        gains = gains.minimum((0.99 * 32768.0 / peaks.clamp(min=1.0)).clamp(min=1.0))
+        louder = (waves * gains[clip, None]).round().to(torch.int16).flatten()
+        torch.backends.cudnn.benchmark = False
+        self.codes = torch.cat([self.codes, encode_pool(self.codec, louder, sizes)])
+        self.copies = order.numpy()
+        self.codes[:1].cpu()  # waits
+        self.seconds += time.monotonic() - begin
+
     def write(self, path: Path) -> None:
-        """Codes and facts of the encoded clips."""
+        """Codes and facts of the encoded clips; ``originals`` is the number of those that are no
+        copies at another level.
+        """
         fields = {name: self.clips.joined(name) for name in self.clips.fields}
         words = int(fields["words"][: self.count].astype(np.int64).sum())
         fields["spans"] = fields["spans"][:words]
         for name in ("lines", "frames", "words"):
             fields[name] = fields[name][: self.count]
-        arrays: Any = {"codes": self.codes.cpu().numpy(), **fields}
+        ends = np.cumsum(fields["words"].astype(np.int64))
+        again = [fields["spans"][ends[i] - fields["words"][i] : ends[i]] for i in self.copies]
+        fields["spans"] = np.concatenate([fields["spans"], *again])
+        for name in ("lines", "frames", "words"):
+            fields[name] = np.concatenate([fields[name], fields[name][self.copies]])
+        arrays: Any = {"codes": self.codes.cpu().numpy(), "originals": self.count, **fields}
         np.savez(path, **arrays)
 
 
@@ -170,7 +205,8 @@ def main() -> None:
         "--rest-seconds", type=float, default=230.0, help="of them for decoder and code cache"
     )
     parser.add_argument("--refine-clips", type=int, default=15_000)
-    parser.add_argument("--clips", type=int, default=150_000, help="at most so many in the cache")
+    parser.add_argument("--clips", type=int, default=200_000, help="at most so many in the cache")
+    parser.add_argument("--copies", type=int, default=16_000, help="clips again at other levels")
     parser.add_argument(
         "--total-seconds", type=float, default=0.0, help="whole codec, all runs; else up to here"
     )
@@ -223,18 +259,27 @@ def main() -> None:
     cache = CodeCache(codec, clips)
     cache.extend(args.refine_clips)
     log(f"{cache.count} clips encoded in {cache.seconds:.1f} s for the refinement")
-    rest = (args.clips / cache.count - 1.0) * cache.seconds + 8.0
+    wanted = min(args.clips, args.chunk * len(list(audio.glob("chunk_[0-9][0-9][0-9][0-9].npz"))))
+    rest = max(0.0, (wanted + args.copies) / cache.count - 1.0) * cache.seconds + 15.0
     left = args.seconds - rest - (time.monotonic() - begin)
     log(f"{left:.0f} s for the decoder, {rest:.0f} s for the rest of the code cache")
     train_decoder(codec, CodePool(clips.audio(), cache.codes), args, left, log)
+    stop(processes)
     while clips.poll(8):
         pass
-    while cache.count < args.clips and time.monotonic() - begin < args.seconds - 4.0:
-        if not cache.extend(min(8_000, args.clips - cache.count)):
+    while cache.count < args.clips:
+        now = time.monotonic() - begin
+        part = min(8_000, args.clips - cache.count)
+        each = cache.seconds / cache.count
+        if now + (part + args.copies) * each > args.seconds - 8.0 or not cache.extend(part):
             break
+    log(f"{cache.count} clips encoded in {cache.seconds:.1f} s")
+    cache.add_copies(args.copies)
     cache.write(args.out / "codes.npz")
-    log(f"{cache.count} clips in the code cache, {len(cache.codes) / 90_000:.1f} h")
-    stop(processes)
+    log(
+        f"{cache.count} clips and {len(cache.copies)} copies in the code cache, "
+        f"{len(cache.codes) / 90_000:.1f} h"
+    )
 
 
 def stop(processes: list[subprocess.Popen[bytes]]) -> None:

@@ -3,12 +3,12 @@
     python stage_lm.py --lines lines.tsv --codes codes.npz --out FOLDER --seconds 560 [--resume
     lm.pt]
 
-Plain prompts always carry the voice slt; every voice is cloned from a reference turn. Writes
-``lm.pt`` (fp32 weights) and ``lm_optimizer.pt`` (moments) once a minute, and ``lm.log``; a run with
-``--resume`` goes on from both. ``--decay-from 1`` keeps the learning rate up to the end, for a run
-that another one follows. The last 512 clips of the cache are held out:
-their loss is logged with the right and with a wrong text, whose gap on codebook 0 tells whether the
-model reads.
+Plain prompts always carry the voice slt; every voice is cloned from a reference turn, a third of
+them louder or softer than what is to be spoken. Writes ``lm.pt`` (fp32 weights) and ``lm_state.pt``
+(optimizer, counts) once a minute, and ``lm.log``; a run with ``--resume lm.pt`` goes on as if there
+had been no break, where ``lm_state.pt`` lies beside it. ``--total-seconds`` tells the schedule how
+long all runs train. 512 clips of the cache are held out: their loss is logged with the right and
+with a wrong text, whose gap on codebook 0 tells whether the model reads.
 """
 
 from __future__ import annotations
@@ -38,6 +38,10 @@ SCENES = (
 )
 TEXT_AT = 7  # tokens of a user turn before its text
 HELD_OUT = 512
+OTHER_LEVEL = 0.35  # share of the references that are louder or softer
+# The first codebooks carry what is understood; the last ones are mostly noise.
+BOOK_WEIGHTS = (1.6, 1.4, 1.2, 1.0, 0.8, 0.7, 0.7, 0.6)
+LOGIT_WEIGHT = 2e-4
 
 
 def header(role: str) -> list[int]:
@@ -104,8 +108,10 @@ def padded(rows: list[list[int]], device: torch.device) -> tuple[torch.Tensor, t
     return torch.from_numpy(table).to(device), lengths.to(device)
 
 
-def load_table(lines_file: Path, codes_file: Path, device: torch.device) -> ClipTable:
-    """Reads the code cache and its texts."""
+def load_table(lines_file: Path, codes_file: Path, device: torch.device) -> tuple[ClipTable, int]:
+    """Reads the code cache and its texts; also returns how many clips come before the copies of
+    clips at another level.
+    """
     lines = [row.split("\t") for row in lines_file.read_text(encoding="utf-8").splitlines()]
     with np.load(codes_file) as cache:
         data = {name: cache[name] for name in cache.files}
@@ -120,7 +126,7 @@ def load_table(lines_file: Path, codes_file: Path, device: torch.device) -> Clip
     turns, turn_length = padded([user_turn(text) for text in texts], device)
     beginnings, prefix_length = padded(prefixes(), device)
     voice = torch.tensor([VOICES.index(lines[i][0]) for i in data["lines"]])
-    return ClipTable(
+    table = ClipTable(
         torch.from_numpy(data["codes"]).to(device),
         torch.from_numpy(start).to(device),
         torch.from_numpy(frames).to(device),
@@ -138,6 +144,7 @@ def load_table(lines_file: Path, codes_file: Path, device: torch.device) -> Clip
             CODE_COUNT + 1,
         ),
     )
+    return table, int(data.get("originals", len(frames)))
 
 
 def up8(value: int) -> int:
@@ -148,14 +155,22 @@ class Sampler:
     """Draws batches of one shape from the table, on the device."""
 
     def __init__(
-        self, table: ClipTable, positions: int, low: int, high: int, long_prefix: bool, clone: int
+        self,
+        table: ClipTable,
+        originals: int,
+        positions: int,
+        low: int,
+        high: int,
+        long_prefix: bool,
+        clone: int,
     ) -> None:
-        """Targets of `low` < frames <= `high`; `clone` is the longest reference in frames, 0 for
-        none.
+        """Targets of `low` < frames <= `high` among the first `originals` clips; `clone` is the
+        longest reference in frames, 0 for none.
         """
         self.table, self.clone = table, clone
         device = table.codes.device
-        usable = torch.arange(len(table.frames), device=device) < len(table.frames) - HELD_OUT
+        index = torch.arange(len(table.frames), device=device)
+        usable = index < originals - HELD_OUT
         fits = usable & (table.frames > low) & (table.frames <= high)
         voices = range(len(VOICES)) if clone else [0]
         self.targets = self._by_voice([fits & (table.voice == v) for v in voices])
@@ -163,9 +178,11 @@ class Sampler:
         turns = [up8(int(table.turn_length[members].max()))]
         columns = [up8(high + 9)]
         if clone:
-            usable = usable & (table.frames <= clone)
-            self.references = self._by_voice([usable & (table.voice == v) for v in voices])
-            references = self.references.flatten()
+            short = table.frames <= clone
+            others = index >= originals if len(index) > originals else usable
+            self.references = self._by_voice([usable & short & (table.voice == v) for v in voices])
+            self.others = self._by_voice([others & short & (table.voice == v) for v in voices])
+            references = torch.cat([self.references.flatten(), self.others.flatten()])
             turns.insert(0, up8(int(table.turn_length[references].max())))
             columns.insert(0, up8(clone + 9))
         prefix = int(table.prefix_length.max()) if long_prefix else 16
@@ -199,17 +216,20 @@ class Sampler:
         clips = [self.targets[voice, pick]]
         if self.clone:
             pick = torch.randint(0, self.references.shape[1], (rows,), device=device)
-            clips.insert(0, self.references[voice, pick])
+            other = torch.randint(0, self.others.shape[1], (rows,), device=device)
+            leave = torch.rand(rows, device=device) < OTHER_LEVEL
+            reference = torch.where(leave, self.others[voice, other], self.references[voice, pick])
+            clips.insert(0, reference)
         prefix = torch.bucketize(torch.rand(rows, device=device), self.prefix_edges)
         return corrupt(compose(self.table, self.shape, prefix, clips, clips), CODE_COUNT, 0.25)
 
 
-def held_out_batches(table: ClipTable) -> dict[str, PackedBatch]:
+def held_out_batches(table: ClipTable, originals: int) -> dict[str, PackedBatch]:
     """Held-out slt clips in plain prompts, with their own and with another clip's text, and every
     voice cloned.
     """
     device = table.codes.device
-    index = torch.arange(len(table.frames) - HELD_OUT, len(table.frames), device=device)
+    index = torch.arange(originals - HELD_OUT, originals, device=device)
     index = index[(table.frames[index] > 30) & (table.frames[index] <= 87)]
     result = {}
     shape = TurnShape(0, 16, (table.turns.shape[1],), (96,))
@@ -260,6 +280,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--learning-rate", type=float, default=LmSettings.learning_rate)
     parser.add_argument("--decay-from", type=float, default=LmSettings.decay_from)
+    parser.add_argument(
+        "--total-seconds", type=float, default=0.0, help="training in all runs; else up to here"
+    )
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
@@ -276,8 +299,9 @@ def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cuda.enable_cudnn_sdp(False)  # the memory-efficient kernel takes any mask
     device = torch.device(args.device)
-    table = load_table(args.lines, args.codes, device)
-    log(f"{len(table.frames)} clips, {len(table.codes)} frames ({len(table.codes) / 90_000:.1f} h)")
+    table, originals = load_table(args.lines, args.codes, device)
+    log(f"{originals} clips and {len(table.frames) - originals} copies at other levels")
+    log(f"{len(table.codes)} frames ({len(table.codes) / 90_000:.1f} h)")
     model = build_model(device)
     if args.resume:
         load_model(model, args.resume)
@@ -293,41 +317,44 @@ def main() -> None:
     )
     sources = []
     for name, low, high, long_prefix, clone, scale in kinds:
-        sampler = Sampler(table, args.positions, low, high, long_prefix, clone)
+        sampler = Sampler(table, originals, args.positions, low, high, long_prefix, clone)
         frames = sampler.frames if not clone else sampler.frames / 2
         sources.append(Source(name, sampler, scale * frames / sum(sampler.shape.columns)))
         log(f"{name}: {sampler.shape}, weight {sources[-1].weight:.0f}")
-    held_out = held_out_batches(table)
+    held_out = held_out_batches(table, originals)
     numerics = ForwardSettings(
         dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
         guided=LmSettings.guided,
     )
 
     @torch.no_grad()
-    def check(moments: dict[str, Any]) -> None:
+    def check(state: dict[str, Any]) -> None:
         for name, batch in held_out.items():
             part = losses(model, batch, numerics)
             books = " ".join(f"{v:.2f}" for v in part.audio.tolist())
             log(
                 f"held out, {name}: {float(part.audio.mean()):.3f} [{books}] "
-                f"guide {float(part.guide):.2f}"
+                f"guide {float(part.guide):.2f} square {float(part.square):.1f}"
             )
         save(model.state_dict(), args.out / "lm.pt")
-        save(moments, args.out / "lm_optimizer.pt")
+        save(state, args.out / "lm_state.pt")
 
+    beside = args.resume.with_name("lm_state.pt") if args.resume else None
+    earlier = torch.load(beside, map_location="cpu") if beside and beside.exists() else None
     settings = LmSettings(
-        seconds=args.seconds - (time.monotonic() - begin) - 20.0,
+        seconds=args.seconds - (time.monotonic() - begin) - 12.0,
         max_steps=args.steps,
+        total_seconds=args.total_seconds,
         learning_rate=args.learning_rate,
         decay_from=args.decay_from,
+        book_weights=BOOK_WEIGHTS,
+        logit_weight=LOGIT_WEIGHT,
     )
-    moments = None
     if args.resume:
-        settings.guide_weight = settings.guide_weight_end
-        beside = args.resume.with_name("lm_optimizer.pt")
-        moments = torch.load(beside, map_location=device) if beside.exists() else None
-        log(f"goes on from {args.resume}, moments: {moments is not None}")
-    steps = train_lm(model, sources, settings, device, log, check, moments)
+        log(f"goes on from {args.resume}, with its state: {earlier is not None}")
+        if earlier is None:
+            settings.guide_weight = settings.guide_weight_end
+    steps = train_lm(model, sources, settings, device, log, check, earlier)
     log(f"{steps} steps")
 
 

@@ -187,11 +187,14 @@ def forward(
 
 @dataclass
 class Losses:
-    """audio [8] mean cross-entropy of each codebook; text and guide are scalars."""
+    """audio [8] mean cross-entropy of each codebook; text, guide and square (the mean square of the
+    audio logits that carry a label) are scalars.
+    """
 
     audio: torch.Tensor
     text: torch.Tensor
     guide: torch.Tensor
+    square: torch.Tensor
 
 
 def losses(model: Any, batch: PackedBatch, settings: ForwardSettings) -> Losses:
@@ -206,6 +209,7 @@ def losses(model: Any, batch: PackedBatch, settings: ForwardSettings) -> Losses:
     ).reshape(-1, config.num_codebooks)
     counted = (batch.audio_labels.reshape(-1, config.num_codebooks) != -100).float()
     audio = flat.sum(0) / counted.sum(0).clamp(min=1.0)
+    square = (logits.square().mean(-1) * counted.reshape(-1)).sum() / counted.sum().clamp(min=1.0)
     text_logits = F.linear(hidden, model.text_lm_head.weight.to(hidden.dtype)).float()
     text_flat = F.cross_entropy(
         text_logits.reshape(-1, config.vocab_size),
@@ -214,4 +218,4 @@ def losses(model: Any, batch: PackedBatch, settings: ForwardSettings) -> Losses:
         reduction="none",
     )
     text_loss = text_flat.sum() / (batch.text_labels != -100).sum().clamp(min=1)
-    return Losses(audio, text_loss, guide / max(len(settings.guided), 1))
+    return Losses(audio, text_loss, guide / max(len(settings.guided), 1), square)

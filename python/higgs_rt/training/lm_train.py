@@ -12,15 +12,23 @@ import torch
 
 from higgs_rt.training.graph import GraphedStep, Metrics, clip_gradients, make_adamw, restore
 from higgs_rt.training.lm_model import ForwardSettings, PackedBatch, losses
-from higgs_rt.training.schedule import trapezoid
+from higgs_rt.training.schedule import Budget, trapezoid
 
 
 @dataclass
 class LmSettings:
-    """Settings of a run; `seconds` excludes the capture of the graphs."""
+    """Settings of a run; `seconds` excludes the capture of the graphs.
+
+    `total_seconds` and `total_steps` are those of the whole training when it is spread over several
+    runs (see `Budget`). `book_weights` weigh the codebooks' losses; they add up to 8, so that equal
+    ones give the mean of specification 10. `logit_weight` times the mean square of the audio logits
+    is added to the loss: it keeps them small, and with them the rounding of a product in fp32.
+    """
 
     seconds: float = 480.0
     max_steps: int = 1_000_000
+    total_seconds: float = 0.0
+    total_steps: int = 0
     learning_rate: float = 1.5e-3
     warmup_steps: int = 400
     decay_from: float = 0.55
@@ -28,6 +36,8 @@ class LmSettings:
     weight_decay: float = 0.1
     clip: float = 1.0
     text_weight: float = 0.1
+    book_weights: tuple[float, ...] = (1.0,) * 8
+    logit_weight: float = 0.0
     guide_weight: float = 0.3
     guide_weight_end: float = 0.05
     dropout: float = 0.1
@@ -54,16 +64,22 @@ def train_lm(
     device: torch.device,
     log: Callable[[str], None],
     check: Callable[[dict[str, Any]], None],
-    moments: dict[str, Any] | None = None,
+    earlier: dict[str, Any] | None = None,
 ) -> int:
-    """Trains `model` in place; returns the number of steps.
+    """Trains `model` in place; returns the number of steps so far, earlier runs included.
 
-    `check` validates and saves; it is called with the optimizer's state now and then and at the
-    end. `moments` is that state of an earlier run.
+    `check` validates and saves; it is called now and then and at the end with the state of the
+    training (optimizer, counts, random numbers). `earlier` is such a state of an earlier run, which
+    this one goes on from: on the CPU the two do exactly what one run over the same steps does.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer, lr = make_adamw(parameters, device, settings.betas, settings.weight_decay)
-    restore(optimizer, lr, None if moments is None else {"optimizer": moments})
+    restore(optimizer, lr, earlier)
+    budget = Budget(
+        settings.seconds, settings.max_steps, settings.total_seconds, settings.total_steps
+    )
+    budget.start(earlier)
+    book_weights = torch.tensor(settings.book_weights, device=device)
     guide_weight = torch.tensor(settings.guide_weight, device=device)
     numerics = ForwardSettings(
         dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
@@ -75,7 +91,8 @@ def train_lm(
         def step() -> Metrics:
             optimizer.zero_grad(set_to_none=True)
             part = losses(model, source.make(), numerics)
-            total = part.audio.mean() + settings.text_weight * part.text
+            total = (book_weights * part.audio).mean() + settings.text_weight * part.text
+            total = total + settings.logit_weight * part.square
             (total + guide_weight * part.guide).backward()  # type: ignore[no-untyped-call]
             norm = clip_gradients(parameters, settings.clip)
             optimizer.step()
@@ -83,6 +100,7 @@ def train_lm(
                 "audio": part.audio.detach(),
                 "text": part.text.detach(),
                 "guide": part.guide.detach(),
+                "square": part.square.detach(),
                 "norm": norm,
             }
 
@@ -98,14 +116,26 @@ def train_lm(
         steps.append(GraphedStep(stepper(source), device, warmup=2, pool=pool))
         log(f"captured {source.name} after {time.monotonic() - begin:.1f} s")
     chooser = random.Random(0)
+    if earlier is not None:
+        version, numbers, gauss = earlier["chooser"]
+        chooser.setstate((version, tuple(numbers), gauss))
+        torch.set_rng_state(earlier["random"].cpu())
+        if device.type == "cuda":
+            torch.cuda.manual_seed(budget.steps)
     weights = [source.weight for source in sources]
-    begin = checked = time.monotonic()
-    count = 0
-    while count < settings.max_steps:
-        now = time.monotonic()
-        progress = max((now - begin) / settings.seconds, count / settings.max_steps)
-        if progress >= 1.0:
-            break
+
+    def snapshot() -> dict[str, Any]:
+        return {
+            "optimizer": optimizer.state_dict(),
+            "chooser": chooser.getstate(),
+            "random": torch.get_rng_state(),
+            **budget.state(),
+        }
+
+    budget.start(None)
+    checked = 0.0
+    while not budget.over():
+        progress, count = budget.progress(), budget.steps
         factor = trapezoid(progress, count, settings.warmup_steps, settings.decay_from)
         lr.fill_(settings.learning_rate * factor)
         share = min(1.0, progress / 0.6)
@@ -114,19 +144,20 @@ def train_lm(
         )
         pick = chooser.choices(range(len(sources)), weights)[0]
         metrics = steps[pick]()
-        count += 1
+        budget.steps = count = count + 1
         if count % 20 == 0 and device.type == "cuda":
             torch.cuda.synchronize()
         if count % settings.log_every == 0 or count in (1, 10, 100):
-            books = " ".join(f"{v:.2f}" for v in metrics["audio"].tolist())
-            rest = " ".join(f"{k} {float(metrics[k]):.3f}" for k in ("text", "guide", "norm"))
-            mean = float(metrics["audio"].mean())
-            log(
-                f"lm step {count} t {now - begin:.0f} s {sources[pick].name} "
-                f"audio {mean:.3f} [{books}] {rest}"
-            )
-        if now - checked > settings.check_every_seconds:
-            check(optimizer.state_dict())
-            checked = time.monotonic()
-    check(optimizer.state_dict())
-    return count
+            log(f"lm step {count} t {budget.elapsed():.0f} s {describe(sources[pick], metrics)}")
+        if budget.elapsed() - checked > settings.check_every_seconds:
+            check(snapshot())
+            checked = budget.elapsed()
+    check(snapshot())
+    return budget.steps
+
+
+def describe(source: Source, metrics: Metrics) -> str:
+    """The metrics of a step as text."""
+    books = " ".join(f"{v:.2f}" for v in metrics["audio"].tolist())
+    rest = " ".join(f"{k} {float(metrics[k]):.3f}" for k in ("text", "guide", "square", "norm"))
+    return f"{source.name} audio {float(metrics['audio'].mean()):.3f} [{books}] {rest}"
