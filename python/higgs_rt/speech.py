@@ -77,6 +77,7 @@ class _Request:
         self.num_columns = 0
         self.num_samples = 0
         self.num_turns = 0
+        self.warns = True  # of a limit that was reached, by LengthStopWarning
         self._kept: list[NDArray[np.int32]] | None = None
 
     @property
@@ -128,7 +129,7 @@ class _Request:
         self.num_samples += len(piece.samples)
         if piece.last:
             self.finish = piece.finish
-            if piece.finish not in ("stop", "cancelled"):
+            if self.warns and piece.finish not in ("stop", "cancelled"):
                 reason = "its limit" if piece.finish == "length" else f"a guard ({piece.finish})"
                 warnings.warn(
                     f"[request {self.id}] reached {reason} after {self.num_columns} columns, "

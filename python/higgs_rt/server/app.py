@@ -38,6 +38,7 @@ def create_app(runtime: Runtime, settings: ServerSettings | None = None) -> Fast
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        metrics.watch_this_thread()
         yield
         runtime.close()
 

@@ -115,6 +115,7 @@ class Listener:
     async def chunks(self, stream: AsyncSpeechStream) -> AsyncGenerator[Samples, None]:
         """The chunks of a stream, which is cancelled when nobody wants the rest."""
         metrics = self._service.metrics
+        stream.warns = False  # the answer tells its stop reason
         try:
             async for samples in stream:
                 now = time.monotonic()

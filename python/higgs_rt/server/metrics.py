@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -47,10 +49,29 @@ class Metrics:
         self.speech = Counter("higgs_speech_seconds", "Seconds of speech sent.", registry=own)
         self.stops = Counter("higgs_stop_reasons", "How requests ended.", ["finish"], registry=own)
         self.registry.register(_RuntimeNumbers(runtime))
+        self._loop = _LoopTime()
+        self.registry.register(self._loop)
+
+    def watch_this_thread(self) -> None:
+        """The event loop is this thread's."""
+        self._loop.thread = threading.get_ident()
 
     def text(self) -> bytes:
         """The exposition format."""
         return generate_latest(self.registry)
+
+
+class _LoopTime(Collector):
+    """What the event loop costs: near one second a second, Python is the limit."""
+
+    thread: int | None = None
+
+    def collect(self) -> Iterator[Metric]:
+        if self.thread is None or not hasattr(time, "pthread_getcpuclockid"):
+            return
+        seconds = time.clock_gettime(time.pthread_getcpuclockid(self.thread))
+        text = "Processor time of the thread that answers requests."
+        yield CounterMetricFamily("higgs_event_loop_cpu_seconds", text, seconds)
 
 
 class _RuntimeNumbers(Collector):
