@@ -16,3 +16,13 @@ _EXACT = {
 def original_name(name: str) -> str:
     """The original layout's name of the language model tensor with transformers name `name`."""
     return _EXACT.get(name, name.removeprefix("model."))
+
+
+def transformers_name(name: str) -> str:
+    """The transformers name of a tensor that stands under either layout's name."""
+    exact = {original: ours for ours, original in _EXACT.items()}
+    if name in exact:
+        return exact[name]
+    if name in _EXACT or name.startswith("model."):
+        return name
+    return f"model.{name}"

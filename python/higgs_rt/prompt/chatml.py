@@ -107,21 +107,26 @@ Segment = TextSegment | AudioSegment
 
 def render_original(messages: Sequence[Message], *, suffix: bool = True) -> list[Piece]:
     """Pieces of a conversation; `suffix` appends the header of the assistant's spoken answer."""
-    pieces: list[Piece] = []
-    for index, message in enumerate(messages):
-        if message.role == "scene":
-            raise InvalidRequestError(
-                "[role] expected system, user or assistant in the original convention, got 'scene'"
-            )
-        begin = BEGIN_OF_TEXT if index == 0 else ""
-        pieces.append(f"{begin}{START_HEADER}{message.role}{END_HEADER}\n\n")
-        if message.recipient is not None:
-            pieces.append(f"{message.recipient}{RECIPIENT}")
-        for part in message.parts:
-            pieces += audio_triple(part, message.role) if isinstance(part, AudioClip) else [part]
-        pieces.append(_end_of(messages, index))
+    pieces = [piece for index in range(len(messages)) for piece in render_message(messages, index)]
     if suffix:
         pieces += [f"{START_HEADER}assistant{END_HEADER}\n\n", AUDIO_OUT_BOS]
+    return pieces
+
+
+def render_message(messages: Sequence[Message], index: int) -> list[Piece]:
+    """Pieces of one message of a conversation: its header, its content, its end."""
+    message = messages[index]
+    if message.role == "scene":
+        raise InvalidRequestError(
+            "[role] expected system, user or assistant in the original convention, got 'scene'"
+        )
+    begin = BEGIN_OF_TEXT if index == 0 else ""
+    pieces: list[Piece] = [f"{begin}{START_HEADER}{message.role}{END_HEADER}\n\n"]
+    if message.recipient is not None:
+        pieces.append(f"{message.recipient}{RECIPIENT}")
+    for part in message.parts:
+        pieces += audio_triple(part, message.role) if isinstance(part, AudioClip) else [part]
+    pieces.append(_end_of(messages, index))
     return pieces
 
 
