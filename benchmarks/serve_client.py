@@ -159,6 +159,7 @@ async def load(url: str, bodies: list[bytes], clients: int, sample_rate: int) ->
     """`clients` connections take the requests in order, each its next when its last has ended."""
     place = urlsplit(url)
     assert place.hostname is not None
+    assert place.port is not None
     loop = asyncio.get_running_loop()
     connections = [
         (await loop.create_connection(lambda: Client(sample_rate), place.hostname, place.port))[1]
