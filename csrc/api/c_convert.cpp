@@ -19,7 +19,8 @@ higgs_runtime_config default_config() {
           .num_blocks = config.num_blocks,
           .max_buffered_chunks = config.max_buffered_chunks,
           .gpu_memory_fraction = config.gpu_memory_fraction,
-          .max_held_steps = config.max_held_steps};
+          .max_held_steps = config.max_held_steps,
+          .prefix_cache = config.prefix_cache};
 }
 
 RuntimeConfig to_cpp(const higgs_runtime_config& config) {
@@ -40,7 +41,8 @@ RuntimeConfig to_cpp(const higgs_runtime_config& config) {
           .num_blocks = config.num_blocks,
           .gpu_memory_fraction = config.gpu_memory_fraction,
           .max_buffered_chunks = config.max_buffered_chunks,
-          .max_held_steps = config.max_held_steps};
+          .max_held_steps = config.max_held_steps,
+          .prefix_cache = config.prefix_cache};
 }
 
 higgs_request default_request() {
@@ -168,7 +170,11 @@ higgs_stats to_c(const RuntimeStats& stats) {
           .wait_seconds = stats.wait_seconds,
           .device_seconds = stats.device_seconds,
           .graph_steps = stats.graph_steps,
-          .graph_seconds = stats.graph_seconds};
+          .graph_seconds = stats.graph_seconds,
+          .prefix_positions = stats.prefix_positions,
+          .prefix_hits = stats.prefix_hits,
+          .prefix_evictions = stats.prefix_evictions,
+          .cached_blocks = stats.cached_blocks};
 }
 
 higgs_timing to_c(const RequestTiming& timing) {

@@ -32,6 +32,8 @@ void validate(const RuntimeConfig& config) {
   check(config.gpu_memory_fraction > 0 && config.gpu_memory_fraction <= 1, "gpu_memory_fraction",
         "expected a number in (0, 1], got ", config.gpu_memory_fraction);
   check_range("max_buffered_chunks", config.max_buffered_chunks, 1, kMaxBufferedChunks);
+  check(config.prefix_cache >= 0 && config.prefix_cache <= 1, "prefix_cache",
+        "expected a share of 0..1, got ", config.prefix_cache);
   check_range("max_held_steps", config.max_held_steps, -1, kLarge);
 }
 

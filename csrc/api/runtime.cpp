@@ -60,7 +60,8 @@ ExecutorConfig executor_config(const RuntimeConfig& config) {
           .max_queue = config.max_queue,
           .max_step_tokens = config.max_step_tokens,
           .max_held_steps = config.max_held_steps,
-          .max_sequence = config.max_sequence};
+          .max_sequence = config.max_sequence,
+          .prefix_cache = config.prefix_cache};
 }
 
 SamplerSpec sampler_spec(const RuntimeConfig& config, const EngineSpec& engine) {

@@ -12,27 +12,28 @@ namespace {
 void bind_config(py::module_& module) {
   const RuntimeConfig d;
   py::class_<RuntimeConfig>(module, "RuntimeConfig")
-      .def(py::init([](std::string model_dir, std::string codec_dir, std::string device,
-                       std::string backend, std::string plan_dir, std::int32_t num_threads,
-                       std::int32_t max_batch, std::int32_t max_queue, std::int32_t max_step_tokens,
-                       std::int32_t max_sequence, std::int32_t block_tokens,
-                       std::int32_t num_blocks, std::int32_t max_buffered_chunks,
-                       double gpu_memory_fraction, std::int32_t max_held_steps) {
-             return RuntimeConfig{
-                 std::move(model_dir), std::move(codec_dir), std::move(device), std::move(backend),
-                 std::move(plan_dir),  num_threads,          max_batch,         max_queue,
-                 max_step_tokens,      max_sequence,         block_tokens,      num_blocks,
-                 gpu_memory_fraction,  max_buffered_chunks,  max_held_steps};
-           }),
-           py::arg("model_dir"), py::kw_only(), py::arg("codec_dir") = d.codec_dir,
-           py::arg("device") = d.device, py::arg("backend") = d.backend,
-           py::arg("plan_dir") = d.plan_dir, py::arg("num_threads") = d.num_threads,
-           py::arg("max_batch") = d.max_batch, py::arg("max_queue") = d.max_queue,
-           py::arg("max_step_tokens") = d.max_step_tokens, py::arg("max_sequence") = d.max_sequence,
-           py::arg("block_tokens") = d.block_tokens, py::arg("num_blocks") = d.num_blocks,
-           py::arg("max_buffered_chunks") = d.max_buffered_chunks,
-           py::arg("gpu_memory_fraction") = d.gpu_memory_fraction,
-           py::arg("max_held_steps") = d.max_held_steps)
+      .def(
+          py::init([](std::string model_dir, std::string codec_dir, std::string device,
+                      std::string backend, std::string plan_dir, std::int32_t num_threads,
+                      std::int32_t max_batch, std::int32_t max_queue, std::int32_t max_step_tokens,
+                      std::int32_t max_sequence, std::int32_t block_tokens, std::int32_t num_blocks,
+                      std::int32_t max_buffered_chunks, double gpu_memory_fraction,
+                      std::int32_t max_held_steps, double prefix_cache) {
+            return RuntimeConfig{
+                std::move(model_dir), std::move(codec_dir), std::move(device), std::move(backend),
+                std::move(plan_dir),  num_threads,          max_batch,         max_queue,
+                max_step_tokens,      max_sequence,         block_tokens,      num_blocks,
+                gpu_memory_fraction,  max_buffered_chunks,  max_held_steps,    prefix_cache};
+          }),
+          py::arg("model_dir"), py::kw_only(), py::arg("codec_dir") = d.codec_dir,
+          py::arg("device") = d.device, py::arg("backend") = d.backend,
+          py::arg("plan_dir") = d.plan_dir, py::arg("num_threads") = d.num_threads,
+          py::arg("max_batch") = d.max_batch, py::arg("max_queue") = d.max_queue,
+          py::arg("max_step_tokens") = d.max_step_tokens, py::arg("max_sequence") = d.max_sequence,
+          py::arg("block_tokens") = d.block_tokens, py::arg("num_blocks") = d.num_blocks,
+          py::arg("max_buffered_chunks") = d.max_buffered_chunks,
+          py::arg("gpu_memory_fraction") = d.gpu_memory_fraction,
+          py::arg("max_held_steps") = d.max_held_steps, py::arg("prefix_cache") = d.prefix_cache)
       .def_readwrite("model_dir", &RuntimeConfig::model_dir)
       .def_readwrite("codec_dir", &RuntimeConfig::codec_dir)
       .def_readwrite("device", &RuntimeConfig::device)
@@ -47,7 +48,8 @@ void bind_config(py::module_& module) {
       .def_readwrite("num_blocks", &RuntimeConfig::num_blocks)
       .def_readwrite("gpu_memory_fraction", &RuntimeConfig::gpu_memory_fraction)
       .def_readwrite("max_buffered_chunks", &RuntimeConfig::max_buffered_chunks)
-      .def_readwrite("max_held_steps", &RuntimeConfig::max_held_steps);
+      .def_readwrite("max_held_steps", &RuntimeConfig::max_held_steps)
+      .def_readwrite("prefix_cache", &RuntimeConfig::prefix_cache);
 }
 
 void bind_info(py::module_& module) {
@@ -76,7 +78,9 @@ void bind_stats(py::module_& module) {
                   HIGGS_FIELD(free_blocks) HIGGS_FIELD(total_blocks) HIGGS_FIELD(forward_seconds)
                       HIGGS_FIELD(sample_seconds) HIGGS_FIELD(wait_seconds)
                           HIGGS_FIELD(device_seconds) HIGGS_FIELD(graph_seconds)
-                              HIGGS_FIELD(graph_steps) HIGGS_FIELD(step_seconds);
+                              HIGGS_FIELD(graph_steps) HIGGS_FIELD(step_seconds)
+                                  HIGGS_FIELD(prefix_positions) HIGGS_FIELD(prefix_hits)
+                                      HIGGS_FIELD(prefix_evictions) HIGGS_FIELD(cached_blocks);
 #undef HIGGS_FIELD
 }
 

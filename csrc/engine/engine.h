@@ -23,6 +23,9 @@ struct EngineSpec {
   // forward() returns before the step has run. The executor then builds the next step before it has
   // seen the columns of this one, and expects the engine to run its tail (below).
   bool asynchronous = false;
+  // Blocks may be in the tables of several sequences at a time, so prompts can share them. Such a
+  // block is only read. Not so where a block is a sequence's whole cache.
+  bool shared_blocks = false;
 };
 
 // The sampler's device work of a step, for an engine that enqueues it right behind the logits, so

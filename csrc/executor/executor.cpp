@@ -9,6 +9,7 @@
 #include "executor/request_check.h"
 #include "executor/step_loop.h"
 #include "kv/block_pool.h"
+#include "kv/prefix_cache.h"
 
 namespace higgs_rt {
 namespace {
@@ -16,6 +17,11 @@ namespace {
 ExecutorConfig checked(const ExecutorConfig& config, const EngineSpec& spec) {
   check_config(config, spec);
   return config;
+}
+
+std::int32_t cached_blocks(const ExecutorConfig& config, const EngineSpec& spec) {
+  if (!spec.shared_blocks) return 0;
+  return static_cast<std::int32_t>(config.prefix_cache * spec.kv.num_blocks);
 }
 
 }  // namespace
@@ -26,13 +32,15 @@ struct Executor::Impl {
       : config(checked(the_config, engine.spec())),
         spec(engine.spec()),
         pool(spec.kv.num_blocks),
+        cache(pool, cached_blocks(config, spec)),
         mailbox(config.max_queue, spec.kv.num_blocks),
-        loop(engine, sampler, config, mailbox, pool, std::move(after_step)),
+        loop(engine, sampler, config, mailbox, pool, cache, std::move(after_step)),
         thread([this] { loop.run(); }) {}
 
   const ExecutorConfig config;
   const EngineSpec spec;
   BlockPool pool;
+  PrefixCache cache;
   Mailbox mailbox;
   StepLoop loop;
   std::mutex join_mutex;
@@ -53,8 +61,9 @@ std::uint64_t Executor::submit(const Request& request, std::shared_ptr<ColumnSin
     impl_->mailbox.count_refusal();
     throw;
   }
-  return impl_->mailbox.push(
-      std::make_unique<Sequence>(request, std::move(sink), impl_->spec, impl_->pool));
+  auto sequence = std::make_unique<Sequence>(request, std::move(sink), impl_->spec, impl_->pool);
+  if (impl_->cache.enabled()) sequence->make_keys(impl_->cache.hasher());
+  return impl_->mailbox.push(std::move(sequence));
 }
 
 void Executor::cancel(std::uint64_t id) { impl_->mailbox.cancel(id); }

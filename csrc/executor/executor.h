@@ -42,6 +42,9 @@ struct ExecutorConfig {
   std::int32_t max_held_steps = 0;
   // Prompt positions + max_columns of one request. At most EngineSpec::max_positions.
   std::int32_t max_sequence = 4096;
+  // Share of the KV blocks, 0 to 1, that may hold prompt prefixes for requests to come; 0: none.
+  // Of no effect when the engine's blocks cannot be shared.
+  double prefix_cache = 0.25;
 };
 
 class Executor {

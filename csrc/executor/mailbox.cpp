@@ -84,13 +84,13 @@ std::vector<std::uint64_t> Mailbox::take_cancels() {
   return std::exchange(cancels_, {});
 }
 
-std::vector<std::int32_t> Mailbox::peek_sizes(std::int32_t limit) const {
+std::vector<Sequence*> Mailbox::peek(std::int32_t limit) const {
   const std::scoped_lock lock(mutex_);
   const auto count = std::min(waiting_.size(), static_cast<std::size_t>(limit));
-  std::vector<std::int32_t> sizes;
-  sizes.reserve(count);
-  for (std::size_t i = 0; i < count; ++i) sizes.push_back(waiting_[i]->size());
-  return sizes;
+  std::vector<Sequence*> first;
+  first.reserve(count);
+  for (std::size_t i = 0; i < count; ++i) first.push_back(waiting_[i].get());
+  return first;
 }
 
 Mailbox::SequencePtr Mailbox::take_front() {
@@ -134,7 +134,11 @@ void Mailbox::count_step(const StepCounts& counts) {
   stats_.graph_steps += counts.graph_steps;
   stats_.columns += counts.columns;
   stats_.prompt_rows += counts.prompt_rows;
+  stats_.prefix_positions += counts.prefix_positions;
+  stats_.prefix_hits += counts.prefix_hits;
+  stats_.prefix_evictions = counts.prefix_evictions;
   stats_.free_blocks = counts.free_blocks;
+  stats_.cached_blocks = counts.cached_blocks;
   stats_.forward_seconds += counts.forward_seconds;
   stats_.sample_seconds += counts.sample_seconds;
   stats_.wait_seconds += counts.wait_seconds;

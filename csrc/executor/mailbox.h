@@ -40,8 +40,8 @@ class Mailbox {
   // last call. Returns false after stop().
   bool wait_for_work(bool idle);
   std::vector<std::uint64_t> take_cancels();
-  // Sizes of the first `limit` waiting sequences.
-  std::vector<std::int32_t> peek_sizes(std::int32_t limit) const;
+  // The first `limit` waiting sequences, which stay until the step thread takes them.
+  std::vector<Sequence*> peek(std::int32_t limit) const;
   // The first waiting sequence; from now on it counts as running.
   SequencePtr take_front();
   // A waiting sequence by id, or null; from now on it counts as running.
@@ -55,7 +55,11 @@ class Mailbox {
     std::int64_t graph_steps = 0;
     std::int64_t columns = 0;
     std::int64_t prompt_rows = 0;
+    std::int64_t prefix_positions = 0;
+    std::int64_t prefix_hits = 0;
+    std::int64_t prefix_evictions = 0;
     std::int32_t free_blocks = 0;
+    std::int32_t cached_blocks = 0;
     double forward_seconds = 0;
     double sample_seconds = 0;
     double wait_seconds = 0;
@@ -63,7 +67,8 @@ class Mailbox {
     double graph_seconds = 0;
     double step_seconds = 0;
   };
-  // Adds everything but free_blocks, which replaces the last value.
+  // Adds everything but free_blocks, cached_blocks and prefix_evictions, which replace the last
+  // values.
   void count_step(const StepCounts& counts);
 
  private:

@@ -21,6 +21,7 @@ void StepLoop::publish_oldest() {
   try {
     fetch(step.num_columns);
   } catch (const std::exception& error) {
+    cache_.clear();  // nobody knows what the step has left in its blocks
     for (const Step::Member& member : step.members) {
       if (member.sequence != nullptr) end(*member.sequence, FinishReason::kError, error.what());
     }

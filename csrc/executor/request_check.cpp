@@ -111,6 +111,8 @@ void check_config(const ExecutorConfig& config, const EngineSpec& spec) {
               "max_positions of the engine");
   check(config.max_held_steps >= 0, "max_held_steps", "expected at least 0, got ",
         config.max_held_steps);
+  check(config.prefix_cache >= 0 && config.prefix_cache <= 1, "prefix_cache",
+        "expected a share of 0..1, got ", config.prefix_cache);
 }
 
 void check_request(const Request& request, const ExecutorConfig& config, const EngineSpec& spec) {

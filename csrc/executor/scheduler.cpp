@@ -1,21 +1,43 @@
 #include "executor/scheduler.h"
 
 #include <algorithm>
+#include <unordered_map>
 
 namespace higgs_rt {
 namespace {
 
 constexpr std::int32_t kDecodeRowsPerHeldStep = 8;
 
+// Who holds which block while a plan is made: the pool's counts, and what the plan has changed.
+class Holders {
+ public:
+  explicit Holders(std::span<const std::int32_t> references) : references_(references) {}
+
+  bool any(std::int32_t block) const { return count(block) > 0; }
+  void take(std::int32_t block) { changed_[block] = count(block) + 1; }
+  // True when the block has no holder any more.
+  bool give_back(std::int32_t block) { return (changed_[block] = count(block) - 1) == 0; }
+
+ private:
+  std::int32_t count(std::int32_t block) const {
+    const auto found = changed_.find(block);
+    return found != changed_.end() ? found->second : references_[static_cast<std::size_t>(block)];
+  }
+
+  std::span<const std::int32_t> references_;
+  std::unordered_map<std::int32_t, std::int32_t> changed_;
+};
+
 class Planner {
  public:
   Planner(const SchedulerLimits& limits, std::span<const SequenceView> running,
-          std::int32_t free_blocks)
+          std::int32_t free_blocks, std::span<const std::int32_t> references)
       : limits_(limits),
         all_(running.begin(), running.end()),
         state_(running.size(), State::kIdle),
         num_running_(static_cast<std::int32_t>(running.size())),
         free_(free_blocks),
+        holders_(references),
         budget_(limits.max_step_tokens) {}
 
   Plan run(std::span<const SequenceView> waiting, std::int32_t held_steps) {
@@ -53,11 +75,13 @@ class Planner {
              std::int32_t held_steps) const {
     const std::int32_t most = std::min(limits_.max_held_steps, decodes / kDecodeRowsPerHeldStep);
     std::int64_t rows = 0;
-    for (const SequenceView& next : waiting) rows += next.size;
+    for (const SequenceView& next : waiting) rows += next.size - next.computed;
     return rows > 0 && rows < limits_.max_step_tokens / 2 && held_steps < most;
   }
 
-  bool is_decode(std::int32_t i) const { return all_[i].size - all_[i].computed == 1; }
+  bool is_decode(std::int32_t i) const {
+    return all_[i].blocks > 0 && all_[i].size - all_[i].computed == 1;
+  }
 
   void add_work(std::int32_t i) {
     const std::int32_t rows = std::min(all_[i].size - all_[i].computed, budget_);
@@ -70,24 +94,54 @@ class Planner {
   // is impossible.
   bool secure(std::int32_t i) {
     if (state_[i] == State::kPreempted) return false;
+    const std::int32_t reserve = all_[i].blocks == 0 ? reserve_for_others(i) : 0;
+    const std::int32_t missing = missing_blocks(i, holders_);
+    if (missing > 0 && free_ < missing + reserve && !preempt_for(i, reserve)) return false;
+    take_blocks(i);
+    return true;
+  }
+
+  // Preempts as many as it takes; none when that is impossible.
+  bool preempt_for(std::int32_t i, std::int32_t reserve) {
     const bool starts = all_[i].blocks == 0;
-    const std::int32_t missing = limits_.kv.blocks_for(all_[i].size) - all_[i].blocks;
-    std::int32_t needed = missing + (starts ? reserve_for_others(i) : 0);
+    Holders holders = holders_;
     std::int32_t available = free_;
     std::vector<std::int32_t> victims;
-    if (missing > 0 && available < needed) {
-      for (const std::int32_t victim : victims_of(i)) {
-        victims.push_back(victim);
-        available += all_[victim].blocks;
-        if (starts && reserves(victim)) --needed;
-        if (available >= needed) break;
-      }
-      if (available < needed) return false;
+    for (const std::int32_t victim : victims_of(i)) {
+      victims.push_back(victim);
+      available += give_back(victim, holders);
+      if (starts && reserves(victim)) --reserve;
+      if (available < missing_blocks(i, holders) + reserve) continue;
+      for (const std::int32_t chosen : victims) preempt(chosen);
+      return true;
     }
-    for (const std::int32_t victim : victims) preempt(victim);
-    free_ -= missing;
-    all_[i].blocks += missing;
-    return true;
+    return false;
+  }
+
+  // Free blocks that sequence i needs. Of the cached ones that it starts with, those that somebody
+  // holds cost nothing.
+  std::int32_t missing_blocks(std::int32_t i, const Holders& holders) const {
+    const std::int32_t whole = limits_.kv.blocks_for(all_[i].size);
+    if (all_[i].blocks > 0) return whole - all_[i].blocks;
+    const auto held = std::ranges::count_if(all_[i].shared,
+                                            [&](std::int32_t block) { return holders.any(block); });
+    return whole - static_cast<std::int32_t>(held);
+  }
+
+  void take_blocks(std::int32_t i) {
+    free_ -= missing_blocks(i, holders_);
+    if (all_[i].blocks == 0) {
+      for (const std::int32_t block : all_[i].shared) holders_.take(block);
+    }
+    all_[i].blocks = limits_.kv.blocks_for(all_[i].size);
+  }
+
+  // How many blocks become free when a sequence that holds blocks gives them back.
+  std::int32_t give_back(std::int32_t i, Holders& holders) const {
+    const auto& shared = all_[i].shared;
+    const auto freed =
+        std::ranges::count_if(shared, [&](std::int32_t block) { return holders.give_back(block); });
+    return all_[i].blocks - static_cast<std::int32_t>(std::ssize(shared) - freed);
   }
 
   // A sequence that starts leaves one block to each that runs, lest it be preempted at once.
@@ -116,7 +170,8 @@ class Planner {
 
   void preempt(std::int32_t victim) {
     plan_.preempt.push_back(victim);
-    free_ += all_[victim].blocks;
+    free_ += give_back(victim, holders_);
+    all_[victim].shared = {};
     all_[victim].blocks = 0;
     all_[victim].computed = 0;
     state_[victim] = State::kPreempted;
@@ -127,6 +182,7 @@ class Planner {
   std::vector<State> state_;
   std::int32_t num_running_;
   std::int32_t free_;
+  Holders holders_;
   std::int32_t budget_;
   Plan plan_;
 };
@@ -135,8 +191,8 @@ class Planner {
 
 Plan make_plan(const SchedulerLimits& limits, std::span<const SequenceView> running,
                std::span<const SequenceView> waiting, std::int32_t free_blocks,
-               std::int32_t held_steps) {
-  return Planner(limits, running, free_blocks).run(waiting, held_steps);
+               std::int32_t held_steps, std::span<const std::int32_t> references) {
+  return Planner(limits, running, free_blocks, references).run(waiting, held_steps);
 }
 
 }  // namespace higgs_rt

@@ -19,15 +19,19 @@ struct SchedulerLimits {
   std::int32_t max_held_steps = 0;  // ExecutorConfig::max_held_steps
 };
 
-// What the policy knows about a sequence. One that was preempted has computed = blocks = 0.
+// What the policy knows about a sequence. One that waits or was preempted has no blocks; `computed`
+// is then what the prefix cache has for it.
 struct SequenceView {
   std::int32_t size = 0;      // positions known: prompt and columns
   std::int32_t computed = 0;  // positions whose keys and values are cached
   std::int32_t blocks = 0;    // blocks held
   bool paused = false;
+  // The blocks that it holds and may share with others (empty: all are its own), or, while it has
+  // none, the cached ones that it starts with.
+  std::span<const std::int32_t> shared = {};
 };
 
-// Apply in this order: preempt, admit, work.
+// Apply in this order: preempt, admit, work. Of the work, `shared` blocks are taken before others.
 struct Plan {
   struct Work {
     std::int32_t sequence;  // index into `running`; admitted sequences follow in their order
@@ -40,6 +44,7 @@ struct Plan {
 };
 
 // `running`: in order of admission. `waiting`: in order of arrival. `free_blocks`: not held by any.
+// `references` [num_blocks]: how many hold a block; needed when any view has `shared` blocks.
 //
 // Decode rows come first, then prompts (and recomputation) in chunks, oldest first, within
 // max_step_tokens; a running stream therefore never waits for a prompt. A sequence that lacks
@@ -55,6 +60,6 @@ struct Plan {
 // says, and no more than one for every 8 decode rows.
 Plan make_plan(const SchedulerLimits& limits, std::span<const SequenceView> running,
                std::span<const SequenceView> waiting, std::int32_t free_blocks,
-               std::int32_t held_steps = 0);
+               std::int32_t held_steps = 0, std::span<const std::int32_t> references = {});
 
 }  // namespace higgs_rt

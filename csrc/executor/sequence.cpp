@@ -1,6 +1,7 @@
 #include "executor/sequence.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "sampler/delay_pattern.h"
 
@@ -59,6 +60,36 @@ std::span<const std::int32_t> Sequence::history(std::int32_t window) const {
   return std::span(columns_).subspan(
       static_cast<std::size_t>(prompt_columns_ - count) * num_codebooks_,
       static_cast<std::size_t>(count) * num_codebooks_);
+}
+
+// The kind goes first, so that contents of different kinds differ.
+void Sequence::append_content(std::int32_t position, std::vector<std::uint32_t>& content) const {
+  const auto [kind, index] = at(position);
+  content.push_back(static_cast<std::uint32_t>(kind));
+  if (kind == PromptSegment::Kind::kText) {
+    content.push_back(static_cast<std::uint32_t>(index));
+  } else if (kind == PromptSegment::Kind::kAudio) {
+    for (const std::int32_t code : column(index)) {
+      content.push_back(static_cast<std::uint32_t>(code));
+    }
+  } else {
+    for (const float value : table_row(index)) {
+      content.push_back(std::bit_cast<std::uint32_t>(value));
+    }
+  }
+}
+
+void Sequence::make_keys(const PrefixHasher& hasher) {
+  constexpr std::uint64_t kNoAdapter = 0;
+  const std::int32_t width = blocks.block_tokens();
+  PrefixKey key = hasher.root(kNoAdapter);
+  std::vector<std::uint32_t> content;
+  for (std::int32_t first = 0; first + width <= prompt_size(); first += width) {
+    content.clear();
+    for (std::int32_t i = 0; i < width; ++i) append_content(first + i, content);
+    key = hasher.next(key, content);
+    keys_.push_back(key);
+  }
 }
 
 void Sequence::append_column(std::span<const std::int32_t> column) {

@@ -10,6 +10,7 @@
 #include "executor/executor.h"
 #include "higgs_rt/types.h"
 #include "kv/block_table.h"
+#include "kv/prefix_key.h"
 
 namespace higgs_rt {
 
@@ -48,17 +49,26 @@ class Sequence {
   std::span<const std::int32_t> last_column() const { return column(column_count() - 1); }
   void append_column(std::span<const std::int32_t> column);
 
+  // The keys of the blocks that the prompt fills; without a call there are none. The block of the
+  // last known position is never among them, so there is always a row to compute.
+  void make_keys(const PrefixHasher& hasher);
+  std::span<const PrefixKey> keys() const { return keys_; }
+
   std::uint64_t id = 0;       // given by the mailbox
   std::int32_t row = -1;      // sampler row; -1 while waiting
   std::int32_t computed = 0;  // positions whose keys and values are in the blocks, or will be
   std::int32_t pending = 0;   // columns that steps in flight will write
   BlockTable blocks;
+  // While it has no blocks: those of the prefix cache that its prompt begins with, for the plan
+  // being made.
+  std::vector<std::int32_t> found;
 
  private:
   std::int32_t column_count() const {
     return static_cast<std::int32_t>(columns_.size()) / num_codebooks_;
   }
   void append_segment(const PromptSegment& segment, const EngineSpec& spec);
+  void append_content(std::int32_t position, std::vector<std::uint32_t>& content) const;
 
   std::shared_ptr<ColumnSink> sink_;
   SamplingParams sampling_;
@@ -69,6 +79,7 @@ class Sequence {
   std::vector<Position> prompt_;
   std::vector<std::int32_t> columns_;  // [column_count(), num_codebooks]: the prompt's, then ours
   std::vector<float> table_;           // [table rows, hidden_size]
+  std::vector<PrefixKey> keys_;        // [full blocks of the prompt]
 };
 
 }  // namespace higgs_rt

@@ -20,11 +20,12 @@ double seconds_since(Clock::time_point start) {
 }  // namespace
 
 StepLoop::StepLoop(Engine& engine, Sampler& sampler, const ExecutorConfig& config, Mailbox& mailbox,
-                   BlockPool& pool, std::function<void()> after_step)
+                   BlockPool& pool, PrefixCache& cache, std::function<void()> after_step)
     : engine_(engine),
       sampler_(sampler),
       mailbox_(mailbox),
       pool_(pool),
+      cache_(cache),
       limits_{config.max_batch, config.max_step_tokens, engine.spec().kv,
               engine.spec().kv.blocks_for(config.max_sequence), config.max_held_steps},
       max_in_flight_(engine.spec().asynchronous ? Sampler::kMaxSteps - 1 : 0),
@@ -137,6 +138,7 @@ void StepLoop::note_step(std::span<const BatchItem> items) {
   for (const BatchItem& item : items) {
     const bool has_column = wants_logits(item);
     step.members.push_back({item.sequence, has_column});
+    cache_prefix(*item.sequence, item.sequence->computed + item.rows);
     item.sequence->computed += item.rows;
     item.sequence->pending += has_column ? 1 : 0;
     step.num_columns += has_column ? 1 : 0;
@@ -158,15 +160,16 @@ void StepLoop::apply_cancels() {
 Plan StepLoop::plan_step() {
   views_.clear();
   for (const SequencePtr& item : running_) {
+    adopt_computed(*item);
+    SequenceView& view = views_.emplace_back(view_of(*item));
     // One whose last column is in flight has nothing to compute; it counts as paused until then.
     const bool complete = item->num_columns() + item->pending >= item->max_columns();
-    views_.push_back({item->planned_size(), item->computed, item->blocks.size(),
-                      complete || item->sink().paused()});
+    view.paused = complete || item->sink().paused();
   }
   queued_.clear();
   const auto free_rows = static_cast<std::int32_t>(free_rows_.size());
-  for (const std::int32_t size : mailbox_.peek_sizes(free_rows)) queued_.push_back({.size = size});
-  return make_plan(limits_, views_, queued_, pool_.num_free(), held_steps_);
+  for (Sequence* item : mailbox_.peek(free_rows)) queued_.push_back(view_of(*item));
+  return make_plan(limits_, views_, queued_, pool_.num_free(), held_steps_, pool_.references());
 }
 
 void StepLoop::schedule() {
@@ -189,9 +192,11 @@ void StepLoop::schedule() {
   for (const Plan::Work& work : plan.work) {
     Sequence* sequence = members_[static_cast<std::size_t>(work.sequence)];
     if (sequence == nullptr) continue;
-    sequence->blocks.reserve(sequence->planned_size());
+    if (sequence->blocks.size() == 0) adopt_found(*sequence);
     items_.push_back({sequence, work.rows});
   }
+  // Only now: what was found may be idle, and is kept from being used for others by its holders.
+  for (const BatchItem& item : items_) item.sequence->blocks.reserve(item.sequence->planned_size());
 }
 
 // Null when the request ended at once.
@@ -268,6 +273,8 @@ bool StepLoop::is_running(const Sequence* sequence) const {
 
 void StepLoop::flush_counts() {
   counts_.free_blocks = pool_.num_free();
+  counts_.cached_blocks = cache_.size();
+  counts_.prefix_evictions = cache_.evictions();
   mailbox_.count_step(std::exchange(counts_, {}));
 }
 

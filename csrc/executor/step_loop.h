@@ -18,10 +18,14 @@
 #include "executor/scheduler.h"
 #include "executor/sequence.h"
 #include "kv/block_pool.h"
+#include "kv/prefix_cache.h"
 #include "sampler/sampler.h"
 
 namespace higgs_rt {
 
+// A block of a prompt goes into the prefix cache when the step that completes it has been enqueued:
+// the steps that find it there are enqueued later, and the device works in order.
+//
 // Owns the running sequences and their sampler rows. A preempted sequence stays among them and
 // keeps its row, so its sampling goes on where it was. Everything here runs on the step thread.
 //
@@ -33,7 +37,7 @@ namespace higgs_rt {
 class StepLoop {
  public:
   StepLoop(Engine& engine, Sampler& sampler, const ExecutorConfig& config, Mailbox& mailbox,
-           BlockPool& pool, std::function<void()> after_step = {});
+           BlockPool& pool, PrefixCache& cache, std::function<void()> after_step = {});
   ~StepLoop();
   StepLoop(const StepLoop&) = delete;
   StepLoop& operator=(const StepLoop&) = delete;
@@ -59,6 +63,10 @@ class StepLoop {
   void apply_cancels();
   void schedule();
   Plan plan_step();
+  SequenceView view_of(Sequence& sequence);
+  void adopt_found(Sequence& sequence);
+  void adopt_computed(Sequence& sequence);
+  void cache_prefix(const Sequence& sequence, std::int32_t end);
   Sequence* admit();
   bool begin(Sequence& sequence);
   void run_step(std::span<const BatchItem> items);
@@ -82,6 +90,7 @@ class StepLoop {
   Sampler& sampler_;
   Mailbox& mailbox_;
   BlockPool& pool_;
+  PrefixCache& cache_;
   const SchedulerLimits limits_;
   const std::size_t max_in_flight_;  // steps that may be left unpublished when one is enqueued
   const std::function<void()> after_step_;

@@ -1,5 +1,7 @@
 #include "kv/block_table.h"
 
+#include <utility>
+
 #include "core/check.h"
 
 namespace higgs_rt {
@@ -13,9 +15,22 @@ void BlockTable::reserve(std::int32_t positions) {
   for (std::int32_t i = 0; i < missing; ++i) blocks_.push_back(pool_->allocate());
 }
 
+void BlockTable::adopt(std::int32_t index, std::int32_t block) {
+  check_internal(index >= 0 && index <= size(), "block_table.adopt",
+                 "expected an index of at most ", size(), ", got ", index);
+  pool_->retain(block);
+  if (index == size()) {
+    blocks_.push_back(block);
+  } else {
+    pool_->release(std::exchange(blocks_[static_cast<std::size_t>(index)], block));
+  }
+}
+
 void BlockTable::clear() {
-  for (const std::int32_t block : blocks_) pool_->release(block);
-  blocks_.clear();
+  while (!blocks_.empty()) {
+    pool_->release(blocks_.back());
+    blocks_.pop_back();
+  }
 }
 
 }  // namespace higgs_rt

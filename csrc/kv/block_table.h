@@ -22,8 +22,14 @@ class BlockTable {
   // Grows until positions [0, positions) have slots. Throws kResourceExhausted, unchanged, when
   // the pool has too few free blocks.
   void reserve(std::int32_t positions);
+  // Holds a block that already has its positions' keys and values, as block `index`: the next one,
+  // or in place of one of its own, which is given back. No row may be written to it.
+  void adopt(std::int32_t index, std::int32_t block);
+  // The last block goes first, so that of blocks that lie idle the beginning of a prompt is used
+  // again last: without it the others cannot be found.
   void clear();
 
+  std::int32_t block_tokens() const { return layout_.block_tokens; }
   std::int32_t size() const { return static_cast<std::int32_t>(blocks_.size()); }
   std::span<const std::int32_t> blocks() const { return blocks_; }
   // KV slot of a position that reserve() has covered.

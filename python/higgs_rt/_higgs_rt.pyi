@@ -130,6 +130,7 @@ class RuntimeConfig:
     gpu_memory_fraction: float
     max_buffered_chunks: int
     max_held_steps: int
+    prefix_cache: float
     def __init__(
         self,
         model_dir: str,
@@ -148,6 +149,7 @@ class RuntimeConfig:
         max_buffered_chunks: int = 64,
         gpu_memory_fraction: float = 0.9,
         max_held_steps: int = -1,
+        prefix_cache: float = 0.25,
     ) -> None: ...
 
 class ModelInfo:
@@ -200,6 +202,10 @@ class RuntimeStats:
     device_seconds: Final[float]
     graph_seconds: Final[float]
     graph_steps: Final[int]
+    prefix_positions: Final[int]
+    prefix_hits: Final[int]
+    prefix_evictions: Final[int]
+    cached_blocks: Final[int]
     step_seconds: Final[float]
 
 class Runtime:

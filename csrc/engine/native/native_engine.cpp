@@ -33,6 +33,7 @@ EngineSpec make_spec(const EngineConfig& config, const ModelConfig& model, Devic
   spec.max_sequences = config.max_sequences;
   spec.max_positions = config.max_positions;
   spec.kv.block_tokens = config.block_tokens;  // how many blocks is planned last
+  spec.shared_blocks = true;
   spec.asynchronous = config.asynchronous.value_or(device.kind() != DeviceKind::kCpu);
   return spec;
 }

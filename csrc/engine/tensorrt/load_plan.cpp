@@ -45,6 +45,7 @@ EngineSpec make_spec(const EngineConfig& config, const PlanManifest& manifest, D
   spec.max_sequences = config.max_sequences;
   spec.max_positions = config.max_positions;
   spec.kv = {limits.max_seq_len, slots};
+  spec.shared_blocks = false;  // a slot is one sequence's whole cache
   spec.asynchronous = config.asynchronous.value_or(device.kind() != DeviceKind::kCpu);
   return spec;
 }

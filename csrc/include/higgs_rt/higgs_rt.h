@@ -62,6 +62,8 @@ typedef struct higgs_runtime_config {
   int32_t max_buffered_chunks; /* per stream; a slower reader pauses its own request */
   double gpu_memory_fraction;  /* in (0, 1]; the rest of the GPU's memory is left free */
   int32_t max_held_steps;      /* that new requests may wait for others; -1: chosen by the device */
+  double prefix_cache;         /* share of the KV blocks, 0..1, that may keep beginnings of prompts
+                                * for requests that begin alike; 0: off */
 } higgs_runtime_config;
 
 typedef struct higgs_model_info {
@@ -107,10 +109,14 @@ typedef struct higgs_stats {
   double forward_seconds;
   double sample_seconds;
   double step_seconds;
-  double wait_seconds;   /* of sample_seconds: waiting for a GPU */
-  double device_seconds; /* that a GPU worked on steps */
-  int64_t graph_steps;   /* of steps: launched as one graph */
-  double graph_seconds;  /* of device_seconds: on those */
+  double wait_seconds;      /* of sample_seconds: waiting for a GPU */
+  double device_seconds;    /* that a GPU worked on steps */
+  int64_t graph_steps;      /* of steps: launched as one graph */
+  double graph_seconds;     /* of device_seconds: on those */
+  int64_t prefix_positions; /* prompt positions of the requests that began */
+  int64_t prefix_hits;      /* of them: found in the prefix cache */
+  int64_t prefix_evictions; /* cached blocks given up for others */
+  int32_t cached_blocks;    /* some of them in use; the others count as free */
 } higgs_stats;
 
 void higgs_runtime_config_init(higgs_runtime_config* config, size_t struct_size);

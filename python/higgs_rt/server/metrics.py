@@ -87,6 +87,7 @@ class _RuntimeNumbers(Collector):
             ("waiting", "Requests in the queue."),
             ("free_blocks", "KV blocks that are free."),
             ("total_blocks", "KV blocks."),
+            ("cached_blocks", "KV blocks in the prefix cache; those not in use are free too."),
         ):
             yield GaugeMetricFamily(f"higgs_runtime_{field}", text, float(getattr(stats, field)))
         for field, text in (
@@ -99,6 +100,9 @@ class _RuntimeNumbers(Collector):
             ("steps", "Steps of the batch."),
             ("columns", "Columns sampled."),
             ("prompt_rows", "Rows of prefill."),
+            ("prefix_positions", "Prompt positions looked up in the prefix cache."),
+            ("prefix_hits", "Prompt positions found in the prefix cache."),
+            ("prefix_evictions", "Blocks that the prefix cache gave up."),
             ("step_seconds", "Seconds in steps."),
         ):
             yield CounterMetricFamily(f"higgs_runtime_{field}", text, float(getattr(stats, field)))

@@ -44,7 +44,8 @@ EngineSpec small_spec(KvLayout kv) {
           .max_rows = 64,
           .max_sequences = 8,
           .max_positions = 512,
-          .kv = kv};
+          .kv = kv,
+          .shared_blocks = true};
 }
 
 FakeEngine::FakeEngine(const EngineSpec& spec)
@@ -157,10 +158,10 @@ void FakeEngine::verify_range(const StepBatch& batch, const std::vector<std::int
   }
 }
 
-// A sequence's rows are the last positions of its context, without a gap, and no two sequences
-// share a block.
+// A sequence's rows are the last positions of its context, without a gap, and a block that is in
+// two tables is written by neither.
 void FakeEngine::verify_blocks(const StepBatch& batch) const {
-  std::set<std::int32_t> blocks;
+  std::set<std::int32_t> blocks, shared, written;
   for (std::int32_t s = 0; s < batch.num_sequences; ++s) {
     std::set<std::int32_t> positions;
     for (std::int32_t row = 0; row < batch.num_rows(); ++row) {
@@ -175,8 +176,13 @@ void FakeEngine::verify_blocks(const StepBatch& batch) const {
       const bool used = b < spec_.kv.blocks_for(context);
       check_internal(block >= (used ? 0 : -1) && block < spec_.kv.num_blocks, "fake_engine",
                      "block");
-      check_internal(block < 0 || blocks.insert(block).second, "fake_engine", "a block is shared");
+      if (block >= 0 && !blocks.insert(block).second) shared.insert(block);
     }
+  }
+  for (const std::int32_t slot : batch.slot) written.insert(slot / spec_.kv.block_tokens);
+  for (const std::int32_t block : shared) {
+    check_internal(spec_.shared_blocks, "fake_engine", "a block is shared");
+    check_internal(!written.contains(block), "fake_engine", "a shared block is written");
   }
 }
 
@@ -239,4 +245,21 @@ TEST("fake engine: logits depend on every position, and broken batches are refus
   other = small_batch();
   other.audio_offset = {3, 3};
   EXPECT_THROWS(first_logit(other), "offset range");
+}
+
+TEST("fake engine: a block that two sequences write is refused") {
+  StepBatch batch = small_batch();
+  batch.num_sequences = 2;
+  batch.sequence = {0, 0, 0, 1};
+  batch.num_text_rows = 2;
+  batch.ids = {5, 6, 0, 0};
+  batch.position = {0, 1, 2, 2};
+  batch.slot = {2, 3, 0, 4};
+  batch.block_table = {1, 0, 1, 2};  // block 1 is written by the first and read by both
+  batch.context_length = {3, 3};
+  batch.text_offset = {0, 2, 2};
+  batch.audio_offset = {2, 3, 4};
+  FakeEngine engine(small_spec({.block_tokens = 2, .num_blocks = 4}));
+  StepOutput output;
+  EXPECT_THROWS(engine.forward(batch, output), "a shared block is written");
 }

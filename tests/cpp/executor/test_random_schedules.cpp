@@ -1,3 +1,4 @@
+#include <array>
 #include <chrono>
 #include <thread>
 
@@ -22,6 +23,14 @@ void pause_briefly(Random& random) {
   if (kind >= 2) std::this_thread::sleep_for(std::chrono::microseconds(draw(random, 1, 300)));
 }
 
+// Often puts the prompt of `voice` before that of the request, or in its place.
+void share_prefix(Random& random, const Request& voice, Request& request) {
+  const std::int32_t kind = draw(random, 0, 3);
+  if (kind == 0) return;
+  if (kind == 1) request.prompt.clear();
+  request.prompt.insert(request.prompt.begin(), voice.prompt.begin(), voice.prompt.end());
+}
+
 // Load, limits and moments from one seed; the interleaving with the step thread differs each time.
 class Schedule {
  public:
@@ -29,9 +38,12 @@ class Schedule {
     const std::int32_t count = draw(random_, 2, 9);
     EngineSpec spec = small_spec({.block_tokens = draw(random_, 1, 6), .num_blocks = 0});
     std::int32_t most = 0;  // blocks of the largest request
+    const auto voices =
+        std::array{random_request(random_, spec, 2), random_request(random_, spec, 2)};
     for (std::int32_t i = 0; i < count; ++i) {
       Client client;
       client.request = random_request(random_, spec, 45);
+      share_prefix(random_, voices[draw(random_, 0, 1)], client.request);
       most = std::max(most, spec.kv.blocks_for(prompt_positions(client.request, spec) +
                                                std::max(client.request.max_columns - 1, 1)));
       if (draw(random_, 0, 3) == 0) client.cancel_at = draw(random_, 0, 30);
@@ -44,6 +56,7 @@ class Schedule {
     config.max_step_tokens = config.max_batch + draw(random_, 1, 20);
     config.max_held_steps = draw(random_, 0, 4);
     config.max_sequence = spec.max_positions;
+    config.prefix_cache = std::array{0.0, 0.3, 1.0, 1.0}[draw(random_, 0, 3)];
     rig_ = std::make_unique<Rig>(spec, config, mode);
     // Steps that take a little time let arrivals, cancellations and pauses fall among them.
     const std::int32_t step_time = draw(random_, 0, 40);
@@ -110,11 +123,18 @@ void run_schedules(unsigned count, Mode mode) {
     sum.cancelled += stats.cancelled;
     sum.finished += stats.finished;
     sum.columns += stats.columns;
+    sum.prefix_positions += stats.prefix_positions;
+    sum.prefix_hits += stats.prefix_hits;
+    sum.prefix_evictions += stats.prefix_evictions;
   }
   std::cout << sum.finished << " finished, " << sum.cancelled << " cancelled, " << sum.preemptions
-            << " preemptions, " << sum.columns << " columns\n";
+            << " preemptions, " << sum.columns << " columns, " << sum.prefix_hits << " of "
+            << sum.prefix_positions << " prompt positions shared, " << sum.prefix_evictions
+            << " evictions\n";
   EXPECT(sum.preemptions > count / 3);  // else the schedules test too little
   EXPECT(sum.cancelled > count / 6);
+  EXPECT(sum.prefix_hits > sum.prefix_positions / 10);
+  EXPECT(sum.prefix_evictions > count);
   EXPECT(sum.finished > count * 10 / 3);
 }
 

@@ -120,6 +120,44 @@ TEST("scheduler: new prompts wait for others beside decode rows, for a while") {
   EXPECT(!make_plan(lim, running, {}, 900, 0).held);
 }
 
+TEST("scheduler: a sequence that starts pays for cached blocks that nobody holds") {
+  const std::vector<std::int32_t> references = {0, 0, 1, 0, 0};
+  const std::vector<std::int32_t> idle = {0, 1}, held = {2, 0};
+  const auto starting = [](const std::vector<std::int32_t>& cached) {
+    return SequenceView{.size = 12, .computed = 8, .shared = cached};
+  };
+  const auto plan = [&](const Views& waiting, std::int32_t free) {
+    return text(make_plan(limits(4, 64), {}, waiting, free, 0, references));
+  };
+  EXPECT_EQ(plan({starting(idle)}, 3), "+1 0:4");
+  EXPECT_EQ(plan({starting(idle)}, 2), "+0");
+  EXPECT_EQ(plan({starting(held)}, 2), "+1 0:4");
+  EXPECT_EQ(plan({starting(held)}, 1), "+0");
+  // The second finds held what the first has taken; neither leaves a block in reserve here.
+  EXPECT_EQ(plan({starting(idle), starting(idle)}, 4), "+2 0:4 1:4");
+  EXPECT_EQ(plan({starting(idle), starting(idle)}, 3), "+1 0:4");
+}
+
+TEST("scheduler: preemption frees what nobody else holds") {
+  const std::vector<std::int32_t> references = {2, 2, 1, 1, 1, 1};
+  const std::vector<std::int32_t> first = {0, 1, 2}, second = {0, 1, 3}, third = {4, 5};
+  // The oldest needs blocks; the others are in the middle of their prompts.
+  Views running = {{13, 12, 3, false, first}, {12, 8, 3, false, second}, {8, 4, 2, true, third}};
+  const auto plan = [&](std::int32_t free) {
+    return text(make_plan(limits(4, 1), running, {}, free, 0, references));
+  };
+  EXPECT_EQ(plan(1), "+0 0:1");
+  EXPECT_EQ(plan(0), "-2 +0 0:1");
+  running[0].size = 29;
+  running[0].computed = 28;  // five blocks more: one of the second's and two of the third's
+  EXPECT_EQ(plan(1), "+0 1:1");
+  EXPECT_EQ(plan(2), "-2 -1 +0 0:1");
+  // Both that share are preempted, so the shared blocks are free too.
+  running = {{21, 20, 0, false, {}}, {12, 8, 3, false, first}, {12, 8, 3, false, second}};
+  EXPECT_EQ(plan(2), "-2 -1 +0 0:1");
+  EXPECT_EQ(plan(1), "+0 1:1");
+}
+
 namespace {
 
 // Runs the policy alone on a random load and checks every plan's promises.
