@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -15,19 +14,12 @@ from higgs_rt.server.catalog import catalog_router
 from higgs_rt.server.chat import chat_router
 from higgs_rt.server.limits import Door, known_keys
 from higgs_rt.server.metrics import Metrics
+from higgs_rt.server.page import POLICY, page
 from higgs_rt.server.problems import install
 from higgs_rt.server.service import Service
 from higgs_rt.server.settings import ServerSettings
 from higgs_rt.server.socket import socket_router
 from higgs_rt.server.speech import speech_router
-
-_PLAYGROUND = Path(__file__).with_name("playground.html")
-# The page is one file, and talks to its own server only.
-_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "connect-src 'self'; media-src blob:; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
-)
 
 
 def create_app(runtime: Runtime, settings: ServerSettings | None = None) -> FastAPI:
@@ -72,11 +64,11 @@ def create_app(runtime: Runtime, settings: ServerSettings | None = None) -> Fast
 
 
 def _add_playground(app: FastAPI) -> None:
-    page = _PLAYGROUND.read_text(encoding="utf-8")
+    html = page()
 
     @app.get("/", include_in_schema=False)
     async def playground() -> Response:
-        return HTMLResponse(page, headers={"Content-Security-Policy": _POLICY})
+        return HTMLResponse(html, headers={"Content-Security-Policy": POLICY})
 
 
 def _describe_only_what_happens(app: FastAPI) -> None:

@@ -183,10 +183,14 @@ def _add_state(router: APIRouter, service: Service) -> None:
 
     @router.get("/healthz", responses=RESPONSES, tags=["state"], summary="The process is alive")
     async def healthz() -> Health:
+        if service.broken:
+            raise Problem(503, "requests only fail: the process must be started again", "broken")
         return Health(**health())
 
     @router.get("/readyz", responses=RESPONSES, tags=["state"], summary="There is room for more")
     async def readyz() -> Health:
+        if service.broken:
+            raise Problem(503, "requests only fail", "broken")
         if service.full:
             raise Problem(503, "all places are taken", "queue_full", retry_after=1)
         return Health(**health())

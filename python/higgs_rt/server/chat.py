@@ -176,7 +176,8 @@ class _Completion:
         self._text = text
         self._encoder = encoder
         self._id = f"chatcmpl-{secrets.token_hex(12)}"
-        self._audio_id = f"audio_{secrets.token_hex(12)}"
+        number = service.settings.replica  # the front finds the answer by it
+        self._audio_id = f"audio_{'' if number is None else f'{number}_'}{secrets.token_hex(12)}"
         self._created = int(time.time())
         self.stream: AsyncSpeechStream | None = None
 

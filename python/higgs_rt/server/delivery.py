@@ -189,7 +189,9 @@ class SpokenResponse(Response):
             with self._service.place():
                 stream = await self._opener()
                 await self._deliver(stream, listener, sender)
+            self._service.note(None)
         except Exception as error:
+            self._service.note(error)
             if not sender.started:
                 await response_of(problem_of(error))(scope, receive, send)
                 return

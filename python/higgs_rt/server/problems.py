@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
@@ -80,6 +81,15 @@ def problem_of(error: BaseException) -> Problem:
         return Problem(503, "the server is shutting down", "shutting_down", retry_after=5)
     logger.error("request failed", exc_info=error)
     return Problem(500, "the server failed; its log says why", "internal_error")
+
+
+def is_fault(error: BaseException) -> bool:
+    """Whether this server is to blame: neither the request, nor its limits, nor its end."""
+    if isinstance(error, VoiceError | AudioError | InvalidRequestError | QueueFullError):
+        return False
+    if isinstance(error, HTTPException | OSError | asyncio.TimeoutError):
+        return False
+    return not (isinstance(error, HiggsError) and "shut" in str(error))
 
 
 def _param(message: str) -> str | None:

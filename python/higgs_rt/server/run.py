@@ -6,13 +6,13 @@ import asyncio
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from higgs_rt.server.settings import ServerSettings
 
 
-def make_config(app: FastAPI, settings: ServerSettings, **options: Any) -> uvicorn.Config:
+def make_config(app: ASGIApp, settings: ServerSettings, **options: Any) -> uvicorn.Config:
     """uvicorn's configuration; `options` are its own (host, port, uds, …)."""
     defaults: dict[str, Any] = {
         "http": _protocol(settings.header_timeout),
@@ -20,7 +20,7 @@ def make_config(app: FastAPI, settings: ServerSettings, **options: Any) -> uvico
         "ws_max_size": settings.socket_message_bytes,
         "ws_per_message_deflate": False,  # a small message must not become a large one
         "timeout_keep_alive": 15,
-        "timeout_graceful_shutdown": 10,
+        "timeout_graceful_shutdown": max(1, round(settings.drain_seconds)),
         "server_header": False,
         "log_level": "warning",
         "access_log": False,

@@ -16,18 +16,20 @@ from typing import Any, Generic, TypeVar, cast
 from higgs_rt.audio import Audio, read_audio_bytes
 from higgs_rt.errors import VoiceError
 from higgs_rt.options import SpeakOptions
-from higgs_rt.prompt import Reference
+from higgs_rt.prompt import Reference, check_text
 from higgs_rt.runtime import Runtime
 from higgs_rt.server.metrics import Metrics
 from higgs_rt.server.pacing import Pacer
-from higgs_rt.server.problems import Problem
+from higgs_rt.server.problems import Problem, is_fault
 from higgs_rt.server.schemas import RequestReport, SamplingFields, VoiceId
 from higgs_rt.server.settings import ServerSettings
+from higgs_rt.voices.recordings import NoRecordings, RecordingCache
 
 _DATA_URI = re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w=.+-]+)*;base64,")
 # MP3 in base64 may begin with a slash, so a path that does is found out as no recording.
 _PLACE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|[.~\\]")
 _KEPT_SECONDS = 3600.0
+_BROKEN_AFTER = 3  # requests in a row that failed for no fault of theirs
 
 _Kept = TypeVar("_Kept")
 
@@ -63,9 +65,11 @@ class Service:
         self.reports: Kept[RequestReport] = Kept(2000)
         self.spoken: Kept[Reference] = Kept(64)  # codes of chat answers, by audio id
         self._references: Kept[Reference] = Kept(256)  # voices and encoded recordings
+        self._recordings = self._open_recordings()  # the same on disk
         self._encoding = asyncio.Lock()  # one at a time: it uses all cores
         self._pacer = Pacer(runtime)
         self._in_flight = 0
+        self._failures = 0
         places = runtime.max_batch + runtime.max_queue
         self._places = settings.max_requests or places
 
@@ -91,6 +95,18 @@ class Service:
         finally:
             self._in_flight -= 1
             self.metrics.in_flight.set(self._in_flight)
+
+    def note(self, error: Exception | None) -> None:
+        """How a request went: an error, or None."""
+        if error is None:
+            self._failures = 0
+        elif is_fault(error):
+            self._failures += 1
+
+    @property
+    def broken(self) -> bool:
+        """Whether requests only fail any more, as after an error of the device."""
+        return self._failures >= _BROKEN_AFTER
 
     def check_model(self, model: str) -> None:
         """Problem 404 for another model than the loaded one."""
@@ -169,6 +185,13 @@ class Service:
         self._references.put(key, reference)
         return reference
 
+    def _open_recordings(self) -> RecordingCache | NoRecordings:
+        folder = self.settings.recordings
+        if folder is None:
+            return NoRecordings()
+        codec = self.runtime.voices.encoder.fingerprint
+        return RecordingCache(folder, codec, max_bytes=self.settings.max_recordings_bytes)
+
     async def reference(
         self, data: str, transcript: str | None, field: str = "ref_audio"
     ) -> Reference:
@@ -179,11 +202,17 @@ class Service:
         key = hashlib.sha256(audio_bytes + b"\0" + transcript.encode()).hexdigest()
         if (known := self._references.get(key)) is not None:
             return known
-        audio = await asyncio.to_thread(self.read_recording, audio_bytes, field)
-        async with self._encoding:
-            encoder = self.runtime.voices.encoder
-            voice = await asyncio.to_thread(encoder.encode, "reference", audio, transcript)
-        reference = voice.reference()
+        check_text(transcript, field="ref_text")
+        codes = await asyncio.to_thread(self._recordings.get, audio_bytes)
+        longest = self.settings.max_reference_seconds * self.runtime.frame_rate
+        if codes is None or codes.shape[1] > longest + 1:
+            audio = await asyncio.to_thread(self.read_recording, audio_bytes, field)
+            async with self._encoding:
+                encoder = self.runtime.voices.encoder
+                voice = await asyncio.to_thread(encoder.encode, "reference", audio, transcript)
+            codes = voice.codes
+            await asyncio.to_thread(self._recordings.put, audio_bytes, codes)
+        reference = Reference(codes, transcript.strip())
         self._references.put(key, reference)
         return reference
 

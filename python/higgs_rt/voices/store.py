@@ -10,9 +10,18 @@ from pathlib import Path
 from higgs_rt.checkpoint.files import DEMO_DIRECTORY
 from higgs_rt.errors import VoiceError
 from higgs_rt.voices.encode import RecordingSource, VoiceEncoder
-from higgs_rt.voices.voice import SUFFIX, Voice, check_name, read_voice, write_voice
+from higgs_rt.voices.voice import (
+    SUFFIX,
+    Voice,
+    check_name,
+    read_voice,
+    remove_leftovers,
+    sync_folder,
+    write_voice,
+)
 
 PACKAGED_DIRECTORY = DEMO_DIRECTORY / "voices"
+_LEFTOVER_SECONDS = 3600.0  # no voice takes that long to write
 ENVIRONMENT_VARIABLE = "HIGGS_RT_VOICES"
 
 
@@ -121,6 +130,7 @@ class VoiceStore:
         voice = self.encoder.encode(name, recording, transcript, sample_rate=sample_rate)
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.directory, _LEFTOVER_SECONDS)
         except OSError as error:
             raise VoiceError(f"[{self.directory}] expected a folder, got: {error}") from None
         write_voice(path, voice)
@@ -133,6 +143,7 @@ class VoiceStore:
             raise VoiceError(f"[voice {name}] expected a voice of {self.directory}, got a packaged")
         try:
             path.unlink()
+            sync_folder(path.parent)
         except OSError as error:
             raise VoiceError(f"[{path}] expected a removable file, got: {error}") from None
         return path

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from higgs_rt.errors import VoiceError
 from higgs_rt.prompt import Reference
 
 SUFFIX = ".voice.safetensors"
+LEFTOVER = ".writing"  # how a file's name ends until it is complete
 FORMAT = "higgs_rt.voice"
 FORMAT_VERSION = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -60,7 +63,10 @@ def check_name(name: str) -> None:
 
 
 def write_voice(path: Path, voice: Voice) -> None:
-    """Write a voice file, atomically: either the whole file is there or nothing changed."""
+    """Write a voice file, atomically: either the whole file is there or nothing changed.
+
+    When this returns, the file is on the disk: it survives the end of the process and of the power.
+    """
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
@@ -76,15 +82,38 @@ def write_voice(path: Path, voice: Voice) -> None:
     data = save({"codes": np.ascontiguousarray(voice.codes, np.int32)}, metadata)
     temporary = ""
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{voice.name}.", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(LEFTOVER, f".{voice.name}.", path.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
+        sync_folder(path.parent)
     except OSError as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
         raise VoiceError(f"[{path}] expected a writable place, got: {error}") from None
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder on the disk."""
+    if os.name == "nt":  # folders cannot be opened there
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_leftovers(folder: Path, age: float) -> None:
+    """Delete what writers left that were killed more than `age` seconds ago."""
+    oldest = time.time() - age
+    for path in folder.glob(f".*{LEFTOVER}"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < oldest:
+                path.unlink()
 
 
 def read_voice(path: Path) -> Voice:
