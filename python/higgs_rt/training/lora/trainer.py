@@ -101,7 +101,9 @@ class Trainer:
         self.model_dir = directory
         self._watch = watch
         half = config.dtype == "bfloat16" and torch.cuda.is_available()
-        self.accelerator = Accelerator(mixed_precision="bf16" if half else "no")
+        self.accelerator = Accelerator(
+            mixed_precision="bf16" if half else "no", cpu=not torch.cuda.is_available()
+        )
         self._say_all = say
         torch.manual_seed(config.seed)
         base = load_base_model(directory, getattr(torch, config.dtype)) if model is None else model
