@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,6 +30,10 @@ def serve(
     model: ModelOption = None,
     codec: CodecOption = None,
     device: DeviceOption = "cpu",
+    devices: Annotated[
+        str | None,
+        typer.Option("--devices", help="A process for each, e.g. 0,1 or cpu,cpu; not --device."),
+    ] = None,
     threads: ThreadsOption = 0,
     backend: Annotated[str, typer.Option("--backend", help="native or tensorrt.")] = "native",
     max_batch: Annotated[int, typer.Option("--max-batch", help="Requests that run.")] = 32,
@@ -63,6 +67,11 @@ def serve(
     ] = 0.25,
     playground: Annotated[bool, typer.Option(help="The page at /.")] = True,
     log_level: Annotated[str, typer.Option("--log-level")] = "info",
+    drain_seconds: Annotated[
+        float, typer.Option("--drain-seconds", min=0, help="To end what runs when stopped.")
+    ] = 10.0,
+    uds: Annotated[Path | None, typer.Option("--uds", hidden=True)] = None,
+    replica: Annotated[int | None, typer.Option("--replica", hidden=True)] = None,
 ) -> None:
     """Serve the OpenAI-compatible API, and a page to try it at /."""
     try:
@@ -82,12 +91,51 @@ def serve(
         max_input_chars=max_input_chars,
         cors_origins=tuple(cors_origin or ()),
         # A page cannot reach a server of this machine by another name for its address.
-        allowed_hosts=_LOOPBACK if host in _LOOPBACK else (),
+        allowed_hosts=_LOOPBACK if host in _LOOPBACK and uds is None else (),
         allow_voice_changes=not fixed_voices,
         playground=playground,
         recordings=_recordings(recording_cache) if recording_cache_mb else None,
         max_recordings_bytes=recording_cache_mb << 20,
+        drain_seconds=drain_seconds,
+        replica=replica,
     )
+    address: dict[str, Any] = {"uds": str(uds)} if uds else {"host": host, "port": port}
+    where = str(uds or f"http://{host}:{port}") + (
+        "" if settings.api_keys else ", open: no API keys"
+    )
+    if devices is not None:
+        if device != "cpu":
+            raise InvalidRequestError("[devices] expected either --device or --devices, got both")
+        from higgs_rt.server.front import create_front
+        from higgs_rt.server.replicas import Fleet, parse_devices
+
+        names = parse_devices(devices)
+        options: dict[str, object] = {
+            "--model": model,
+            "--codec": codec,
+            "--backend": backend,
+            "--max-batch": max_batch,
+            "--max-queue": max_queue,
+            "--prefix-cache": prefix_cache,
+            "--recording-cache": recording_cache,
+            "--recording-cache-mb": recording_cache_mb,
+            "--model-name": model_name,
+            "--max-body-mb": max_body_mb,
+            "--max-input-chars": max_input_chars,
+            "--drain-seconds": drain_seconds,
+            "--log-level": log_level,
+            # Replicas on the CPU share its cores.
+            "--threads": threads or (os.cpu_count() or 1) // max(1, names.count("cpu")) or 1,
+        }
+        arguments = [str(part) for pair in options.items() if pair[1] is not None for part in pair]
+        arguments += ["--no-playground", *(["--fixed-voices"] if fixed_voices else [])]
+        fleet = Fleet(names, arguments, places=max_batch + max_queue, max_batch=max_batch)
+        config = make_config(
+            create_front(fleet, settings), settings, log_level=log_level, **address
+        )
+        say(f"{where}, replicas: {', '.join(names)}")
+        uvicorn.Server(config).run()
+        return
     from higgs_rt.runtime import Runtime
 
     with console().status("loading"):
@@ -102,9 +150,15 @@ def serve(
             prefix_cache=prefix_cache,
         )
     with runtime:
-        app = create_app(runtime, settings)
-        config = make_config(app, settings, host=host, port=port, log_level=log_level)
-        say(f"http://{host}:{port}" + ("" if settings.api_keys else ", open: no API keys"))
+        config = make_config(
+            create_app(runtime, settings), settings, log_level=log_level, **address
+        )
+        if replica is None:
+            say(where)
+        else:
+            from higgs_rt.server.replicas import stop_with_parent
+
+            stop_with_parent()
         uvicorn.Server(config).run()
 
 

@@ -20,7 +20,7 @@ from higgs_rt.prompt import Reference, check_text
 from higgs_rt.runtime import Runtime
 from higgs_rt.server.metrics import Metrics
 from higgs_rt.server.pacing import Pacer
-from higgs_rt.server.problems import Problem
+from higgs_rt.server.problems import Problem, is_fault
 from higgs_rt.server.schemas import RequestReport, SamplingFields, VoiceId
 from higgs_rt.server.settings import ServerSettings
 from higgs_rt.voices.recordings import NoRecordings, RecordingCache
@@ -29,6 +29,7 @@ _DATA_URI = re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w=.+-]+)*;base64,")
 # MP3 in base64 may begin with a slash, so a path that does is found out as no recording.
 _PLACE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|[.~\\]")
 _KEPT_SECONDS = 3600.0
+_BROKEN_AFTER = 3  # requests in a row that failed for no fault of theirs
 
 _Kept = TypeVar("_Kept")
 
@@ -68,6 +69,7 @@ class Service:
         self._encoding = asyncio.Lock()  # one at a time: it uses all cores
         self._pacer = Pacer(runtime)
         self._in_flight = 0
+        self._failures = 0
         places = runtime.max_batch + runtime.max_queue
         self._places = settings.max_requests or places
 
@@ -93,6 +95,18 @@ class Service:
         finally:
             self._in_flight -= 1
             self.metrics.in_flight.set(self._in_flight)
+
+    def note(self, error: Exception | None) -> None:
+        """How a request went: an error, or None."""
+        if error is None:
+            self._failures = 0
+        elif is_fault(error):
+            self._failures += 1
+
+    @property
+    def broken(self) -> bool:
+        """Whether requests only fail any more, as after an error of the device."""
+        return self._failures >= _BROKEN_AFTER
 
     def check_model(self, model: str) -> None:
         """Problem 404 for another model than the loaded one."""

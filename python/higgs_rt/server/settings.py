@@ -21,7 +21,8 @@ class ServerSettings:
     in seconds. allowed_hosts: names by which the server may be called; none: any. cors_origins:
     pages of these origins may call; "*" is all. recordings: the folder that keeps the codes of
     recordings in requests, up to max_recordings_bytes; None: in memory only. first_chunk_frames,
-    max_chunk_frames: of streams that do not say; 0: chosen by the load.
+    max_chunk_frames: of streams that do not say; 0: chosen by the load. drain_seconds: what runs
+    may end when the server stops. replica: the number of this process among several.
     """
 
     model_name: str = "higgs-audio-v2"
@@ -46,3 +47,5 @@ class ServerSettings:
     playground: bool = True
     first_chunk_frames: int = 0
     max_chunk_frames: int = 0
+    drain_seconds: float = 10.0
+    replica: int | None = None
