@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,10 +12,16 @@ import torch
 
 from higgs_rt.training.codec_model import FusedSnake, TrainableCodec, import_codec_classes
 from higgs_rt.training.codec_refine import CodePool, RefineSettings, refine_decoder
-from higgs_rt.training.codec_train import encode_pool
+from higgs_rt.training.codec_train import (
+    AudioPool,
+    CodecSettings,
+    at_gain,
+    encode_pool,
+    train_codec,
+)
 from higgs_rt.training.lm_model import ForwardSettings, PackedBatch, forward, losses
 from higgs_rt.training.lm_train import LmSettings, Source, train_lm
-from higgs_rt.training.turns import ClipTable, TurnShape, TurnTokens, compose
+from higgs_rt.training.turns import ClipTable, TurnShape, TurnTokens, compose, corrupt
 
 CODES, VOCABULARY = 12, 40
 AUDIO, DELAY, AUDIO_BOS, AUDIO_EOS, EOT = 30, 31, 32, 33, 34
@@ -116,35 +125,80 @@ def test_untrained_loss_is_chance(model: Any, table: ClipTable) -> None:
     assert (part.audio - chance).abs().max() < 0.3
 
 
-def test_a_few_steps_learn(model: Any, table: ClipTable) -> None:
+def small_run(**changes: Any) -> LmSettings:
+    """Settings of a short run over two guided heads."""
     settings = LmSettings(
-        seconds=60.0,
-        max_steps=30,
+        seconds=600.0,
+        total_seconds=1e9,  # the schedule goes by steps
         learning_rate=2e-2,
         warmup_steps=2,
         dropout=0.0,
         guided=((1, 0, False), (1, 2, True)),
     )
-    numerics = ForwardSettings(dtype=torch.float32)
-    before = losses(model, cloned(table), numerics)
-    source = Source("clones", lambda: cloned(table), 1.0)
-    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    return replace(settings, **changes)
+
+
+def train(model: Any, source: Source, settings: LmSettings, earlier: Any = None) -> dict[str, Any]:
+    """Trains on the CPU; returns a copy of the last state."""
     kept: list[dict[str, Any]] = []
 
-    def run(moments: dict[str, Any] | None) -> int:
-        device = torch.device("cpu")
-        return train_lm(model, [source], settings, device, lambda text: None, kept.append, moments)
+    def check(state: dict[str, Any]) -> None:
+        kept.append(copy.deepcopy(state))
 
-    steps = run(None)
+    train_lm(model, [source, source], settings, torch.device("cpu"), lambda _: None, check, earlier)
+    return kept[-1]
+
+
+def test_a_few_steps_learn(model: Any, table: ClipTable) -> None:
+    numerics = ForwardSettings(dtype=torch.float32)
+    before = losses(model, cloned(table), numerics)
+    state = copy.deepcopy(model.state_dict())
+    kept = train(model, Source("clones", lambda: cloned(table), 1.0), small_run(max_steps=30))
     after = losses(model, cloned(table), numerics)
-    count = float(kept[-1]["state"][0]["step"])
-    settings.max_steps = 2
-    run(kept[-1])  # goes on with the moments: the optimizer's count of steps goes on too
-    assert float(kept[-1]["state"][0]["step"]) == count + 2
     model.load_state_dict(state)
-    assert steps == 30
+    assert kept["steps"] == 30
     assert float(after.audio.mean()) < 0.8 * float(before.audio.mean())
     assert float(after.text) < float(before.text)
+
+
+def test_two_runs_are_one(model: Any, table: ClipTable, tmp_path: Path) -> None:
+    """Six steps, and three after three, end in the same bits: moments, schedule, random numbers."""
+    source = Source("clones", lambda: corrupt(cloned(table), CODES, 0.5), 1.0)
+    state = copy.deepcopy(model.state_dict())
+    results = []
+    for parts in ((6,), (3, 3)):
+        model.load_state_dict(state)
+        torch.manual_seed(5)
+        earlier = None
+        for steps in parts:
+            settings = small_run(max_steps=steps, total_steps=6, decay_from=0.4, dropout=0.2)
+            torch.save(train(model, source, settings, earlier), tmp_path / "state.pt")
+            earlier = torch.load(tmp_path / "state.pt")
+            torch.manual_seed(99)  # what another process starts with
+        assert earlier is not None and earlier["steps"] == 6
+        results.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+    model.load_state_dict(state)
+    assert any(not torch.equal(results[0][name], tensor) for name, tensor in state.items())
+    assert all(torch.equal(results[1][name], tensor) for name, tensor in results[0].items())
+
+
+def test_the_logit_term_keeps_logits_small(model: Any, table: ClipTable) -> None:
+    numerics = ForwardSettings(dtype=torch.float32)
+    source = Source("clones", lambda: cloned(table), 1.0)
+    state = copy.deepcopy(model.state_dict())
+    squares = []
+    for weight in (0.0, 0.05):
+        model.load_state_dict(state)
+        train(model, source, small_run(max_steps=40, logit_weight=weight))
+        part = losses(model, cloned(table), numerics)
+        squares.append(float(part.square))
+        hidden, _ = forward(model, cloned(table), numerics)
+        logits = model.audio_lm_head(hidden[:, cloned(table).text_ids.shape[1] :])
+        counted = (cloned(table).audio_labels != -100).flatten()
+        wanted = logits.reshape(-1, CODES + 2)[counted].square().mean()
+        assert abs(float(part.square) - float(wanted)) < 1e-4 * float(wanted)
+    model.load_state_dict(state)
+    assert squares[1] < 0.7 * squares[0]
 
 
 @pytest.fixture
@@ -221,6 +275,42 @@ def test_clips_encode_as_if_alone_and_the_decoder_learns(codec: TrainableCodec) 
     assert mel[-1] < mel[0]
     after = codec.core.acoustic_encoder.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in encoder.items())
+
+
+def test_two_codec_runs_are_one(codec: TrainableCodec, tmp_path: Path) -> None:
+    state = copy.deepcopy(codec.state_dict())
+    noise = (torch.randn(960 * 60) * 3000).to(torch.int16)
+    results = []
+    for parts in ((4,), (2, 2)):
+        codec.load_state_dict(state)
+        torch.manual_seed(6)
+        earlier: dict[str, Any] | None = None
+        for steps in parts:
+            settings = CodecSettings(
+                seconds=600.0, total_seconds=1e9, max_steps=steps, total_steps=4, batch=2
+            )
+            settings.crop_frames, settings.warmup, settings.seed_steps = 6, 1, (0, 1)
+
+            def keep(made: dict[str, Any]) -> None:
+                torch.save(made, tmp_path / "state.pt")
+
+            pool = AudioPool(noise, len(noise))
+            train_codec(codec, pool, settings, lambda _: None, earlier=earlier, keep=keep)
+            earlier = torch.load(tmp_path / "state.pt")
+            torch.manual_seed(98)
+        assert earlier is not None and earlier["steps"] == 4
+        results.append(copy.deepcopy(codec.state_dict()))
+    assert all(torch.equal(results[1][name], tensor) for name, tensor in results[0].items())
+    name = "core.fc2.weight"
+    assert not torch.equal(results[0][name], state[name])
+
+
+def test_gains_stop_at_full_scale() -> None:
+    waves = torch.tensor([[0.1, -0.2], [0.5, 0.25], [0.4, -0.5]])
+    louder = at_gain(waves, torch.tensor([12.0, 12.0, -12.0]))
+    assert torch.allclose(louder[0], waves[0] * 10**0.6)
+    assert torch.allclose(louder[1], waves[1] * 0.99 / 0.5)
+    assert torch.allclose(louder[2], waves[2] * 10**-0.6)
 
 
 def test_snake_gradients() -> None:
