@@ -6,7 +6,7 @@ include(CMakePackageConfigHelpers)
 add_library(higgs_rt csrc/api/library.cpp)
 add_library(higgs_rt::higgs_rt ALIAS higgs_rt)
 # The folders' static libraries become part of this one, so that a user links a single file.
-set(HIGGS_RT_PARTS core batch io kv ops model sampler engine executor api)
+set(HIGGS_RT_PARTS core batch io text kv ops model sampler engine executor api)
 foreach(part ${HIGGS_RT_PARTS})
   target_sources(higgs_rt PRIVATE $<TARGET_OBJECTS:higgs_rt_${part}>)
 endforeach()

@@ -1,27 +1,17 @@
 // C API over the C++ API: lets no exception out.
 #include <chrono>
 #include <memory>
-#include <new>
 #include <string>
 
 #include "api/c_convert.h"
-#include "higgs_rt/higgs_rt.h"
-#include "higgs_rt/runtime.h"
-
-struct higgs_runtime {
-  std::unique_ptr<higgs_rt::Runtime> runtime;
-};
-
-struct higgs_stream {
-  higgs_rt::Stream stream;
-  std::int32_t num_codebooks = 0;
-  higgs_rt::Chunk chunk;  // what the pointers of the last higgs_chunk refer to
-};
+#include "api/c_handles.h"
 
 namespace higgs_rt::c_api {
-namespace {
 
-thread_local std::string last_error;
+std::string& last_error() {
+  thread_local std::string message;
+  return message;
+}
 
 higgs_status status_of(ErrorCode code) {
   switch (code) {
@@ -43,24 +33,6 @@ higgs_status status_of(ErrorCode code) {
   return HIGGS_INTERNAL;
 }
 
-// Runs `body`, which returns a higgs_status; any exception becomes a status and last_error.
-template <class Body>
-higgs_status guarded(Body&& body) noexcept {
-  try {
-    return body();
-  } catch (const Error& error) {
-    last_error = error.what();
-    return status_of(error.code());
-  } catch (const std::bad_alloc&) {
-    last_error = "[memory] expected enough memory, got none";
-    return HIGGS_RESOURCE_EXHAUSTED;
-  } catch (const std::exception& error) {
-    last_error = error.what();
-    return HIGGS_INTERNAL;
-  }
-}
-
-}  // namespace
 }  // namespace higgs_rt::c_api
 
 using namespace higgs_rt;         // NOLINT: this file is the C face of that namespace
@@ -190,7 +162,7 @@ higgs_status higgs_stream_timing(const higgs_stream* stream, higgs_timing* timin
 
 void higgs_stream_free(higgs_stream* stream) { delete stream; }
 
-const char* higgs_last_error(void) { return last_error.c_str(); }
+const char* higgs_last_error(void) { return last_error().c_str(); }
 const char* higgs_version(void) { return version(); }
 const char* higgs_build_info(void) {
   static const std::string info = build_info();

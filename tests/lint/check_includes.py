@@ -15,6 +15,7 @@ ALLOWED: dict[str, set[str]] = {
     "include": set(),
     "core": {"include"},
     "io": {"include", "core"},
+    "text": {"include", "core", "io"},
     "batch": {"include", "core"},
     "kv": {"include", "core"},
     "ops": {"include", "core", "batch", "kv"},
@@ -25,7 +26,8 @@ ALLOWED: dict[str, set[str]] = {
     "engine/tensorrt": {"include", "core", "io", "batch", "kv", "ops", "model", "engine"},
     "executor": {"include", "core", "batch", "kv", "sampler"},
     "api": {
-        "include", "core", "io", "batch", "kv", "ops", "model", "engine", "sampler", "executor",
+        "include", "core", "io", "text", "batch", "kv", "ops", "model", "engine", "sampler",
+        "executor",
     },
     "bindings": {"include", "api"},
     "bench": {"include", "core", "io", "batch", "kv", "ops", "model", "engine", "sampler", "api"},

@@ -1,4 +1,4 @@
-/* C API: load a model, submit requests, read chunks of speech by pull or by callback.
+/* C API: load a model, speak a text or submit requests, read chunks of speech by pull or callback.
  *
  *   higgs_runtime_config config;
  *   higgs_runtime_config_init(&config, sizeof config);
@@ -11,6 +11,7 @@
  * it (HIGGS_STRUCT does). A library that knows fewer fields refuses a caller that uses the others.
  *
  * Every function may be called from any thread, but one stream is read by one thread at a time.
+ * After a fork, the child may free what it inherited and must load anew for everything else.
  * Functions that return higgs_status leave a message in higgs_last_error() when they fail.
  */
 #ifndef HIGGS_RT_HIGGS_RT_H_
@@ -224,6 +225,75 @@ uint64_t higgs_stream_id(const higgs_stream* stream);
 higgs_status higgs_stream_timing(const higgs_stream* stream, higgs_timing* timing);
 /* Cancels the request if it still runs. NULL is allowed. */
 void higgs_stream_free(higgs_stream* stream);
+
+/* --- Speaker: from text to speech -------------------------------------------------------------
+ * A runtime with the model's tokenizer.json, prompts and voices. Texts and names are UTF-8. */
+
+typedef struct higgs_speaker higgs_speaker;
+
+typedef enum higgs_placement {
+  HIGGS_PLACEMENT_TURNS = 0, /* reference recordings as earlier turns, with their transcripts */
+  HIGGS_PLACEMENT_SYSTEM = 1 /* in the system message, without */
+} higgs_placement;
+
+typedef enum higgs_convention {
+  HIGGS_CONVENTION_ORIGINAL = 0,
+  HIGGS_CONVENTION_TRANSFORMERS = 1 /* the chat template of transformers */
+} higgs_convention;
+
+typedef struct higgs_speaker_config {
+  size_t struct_size;
+  const char* voices_dir; /* "": $HIGGS_RT_VOICES, or the user's folder for data */
+  int32_t convention;     /* higgs_convention */
+  int32_t max_text_chars; /* of one text */
+} higgs_speaker_config;
+
+/* Of a dialogue: exactly one of the two is neither NULL nor "". Never grows. */
+typedef struct higgs_speaker_choice {
+  const char* voice;       /* name of a stored voice */
+  const char* description; /* in words */
+} higgs_speaker_choice;
+
+/* higgs_speak_options_init sets the model's own sampling. */
+typedef struct higgs_speak_options {
+  size_t struct_size;
+  const char* voice;                    /* name of a stored voice; "": the model's own choice */
+  const higgs_speaker_choice* speakers; /* in place of `voice`: SPEAKER0, SPEAKER1, ... */
+  size_t num_speakers;
+  const char* scene;      /* where it is recorded, or how it sounds; "": none */
+  int32_t placement;      /* higgs_placement */
+  int32_t normalize;      /* 1: punctuation, units and sound events as the model knows them */
+  int32_t spelled_out;    /* 1: take numbers and abbreviations as they are; 0: refuse them */
+  int32_t max_turn_chars; /* characters that the model speaks in one go; 0: no limit */
+  float temperature;      /* 0: greedy */
+  int32_t top_k;          /* 0: off */
+  float top_p;            /* 1: off */
+  int32_t ras_window;     /* 0: off */
+  int32_t ras_max_repeat;
+  uint64_t seed;
+  int32_t rule;       /* higgs_stream_rule */
+  double max_seconds; /* of speech; 0: a generous estimate from the text */
+  int32_t stream;     /* 1: chunks arrive while the request runs; 0: one chunk at the end */
+  int32_t first_chunk_frames;
+  int32_t max_chunk_frames;
+} higgs_speak_options;
+
+void higgs_speaker_config_init(higgs_speaker_config* config, size_t struct_size);
+/* `config` NULL: the defaults. */
+higgs_status higgs_speaker_load(const higgs_runtime_config* runtime,
+                                const higgs_speaker_config* config, higgs_speaker** speaker);
+void higgs_speaker_free(higgs_speaker* speaker); /* shuts down; NULL is allowed */
+/* For its info and statistics; belongs to the speaker and must not be freed. */
+higgs_runtime* higgs_speaker_runtime(higgs_speaker* speaker);
+/* The name of the stored voice number `index`, in order; HIGGS_END past the last one. */
+higgs_status higgs_speaker_voice_name(const higgs_speaker* speaker, size_t index, char* name,
+                                      size_t capacity);
+/* Needs a speaker because a model brings its own sampling. */
+higgs_status higgs_speak_options_init(const higgs_speaker* speaker, higgs_speak_options* options,
+                                      size_t struct_size);
+/* Queues the request and returns at once. `options` NULL: the defaults. */
+higgs_status higgs_speak(higgs_speaker* speaker, const char* text,
+                         const higgs_speak_options* options, higgs_stream** stream);
 
 /* --- Errors and version -------------------------------------------------------------------- */
 
