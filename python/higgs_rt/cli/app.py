@@ -10,6 +10,7 @@ from higgs_rt.cli.evaluate import evaluate_app
 from higgs_rt.cli.info import info
 from higgs_rt.cli.serve import serve
 from higgs_rt.cli.speak import speak
+from higgs_rt.cli.train import train_app
 from higgs_rt.cli.voices import voices_app
 
 app = typer.Typer(
@@ -43,3 +44,4 @@ app.command()(serve)
 app.command()(info)
 app.add_typer(voices_app, name="voices")
 app.add_typer(evaluate_app, name="evaluate")
+app.add_typer(train_app, name="train")
