@@ -42,7 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
     body, prompt_tokens = prepare(options)
     bench = run_bench(options, prompt_tokens)
     with serving(options) as (url, process):
-        runs = [run_client(options, url, body, many) for many in options.concurrency]
+        check_length(options, url, body)
+        runs = [
+            run_client(options, url, body, many, most)
+            for most in options.max_chunk_frames
+            for many in options.concurrency
+        ]
         status = Path(f"/proc/{process.pid}/status").read_text()
     report = {
         "device": options.device,
@@ -52,7 +57,10 @@ def main(arguments: list[str] | None = None) -> int:
         "max_chunk_frames": options.max_chunk_frames,
         "guards": options.guards,
         "server_memory_mb": int(field(status, "VmRSS")) // 1024,
-        "runs": [compare(one["speech"], run) for one, run in zip(bench["runs"], runs, strict=True)],
+        "runs": [
+            compare(one["speech"], run)
+            for one, run in zip(bench["runs"] * len(options.max_chunk_frames), runs, strict=True)
+        ],
     }
     show(report)
     if options.json:
@@ -71,12 +79,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--prompt-tokens", type=int, default=256)
     parser.add_argument("--frames", type=int, default=250)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--max-chunk-frames", type=int, default=64)
+    parser.add_argument("--max-chunk-frames", default="64", help="one or more, with commas")
     parser.add_argument("--guards", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--repeats", type=int, default=2, help="the best of them counts")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     options.concurrency = [int(part) for part in options.concurrency.split(",")]
+    options.max_chunk_frames = [int(part) for part in options.max_chunk_frames.split(",")]
     return options
 
 
@@ -165,12 +174,23 @@ def wait_ready(url: str, process: subprocess.Popen[bytes], seconds: float = 180)
     raise SystemExit("the server did not start")
 
 
+def check_length(options: argparse.Namespace, url: str, prompt: dict[str, str]) -> None:
+    """Without guards where they take what random weights say for silence or a loop."""
+    body = json.dumps({**prompt, **SAMPLING, "guards": options.guards})
+    command = [sys.executable, str(CLIENT), url, "--frames", str(options.frames), "--body", body]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    seconds = json.loads(done.stdout)["audio_seconds"]
+    if options.guards and seconds < 0.95 * options.frames * 0.04:
+        print(f"guards end the speech of random weights after {seconds:.1f} s: they are left out")
+        options.guards = False
+
+
 def run_client(
-    options: argparse.Namespace, url: str, prompt: dict[str, str], many: int
+    options: argparse.Namespace, url: str, prompt: dict[str, str], many: int, most: int
 ) -> dict[str, Any]:
     """The client's report; one short run warms up, the best of the others counts."""
     body = {**prompt, **SAMPLING, "guards": options.guards}
-    body |= {"first_chunk_frames": 8, "max_chunk_frames": options.max_chunk_frames}
+    body |= {"first_chunk_frames": 8, "max_chunk_frames": most}
     command = [sys.executable, str(CLIENT), url, "--concurrency", str(many)]
     command += ["--body", json.dumps(body)]
     best: dict[str, Any] = {}
@@ -191,6 +211,7 @@ def run_client(
         elif repeat > 1:
             keep_better(best, run)
             best["underruns"] += run["underruns"]
+    best["max_chunk_frames"] = most
     return best
 
 
@@ -218,6 +239,7 @@ def compare(bench: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
     }
     return {
         "requests_at_once": run["concurrency"],
+        "max_chunk_frames": run["max_chunk_frames"],
         "bench": {key: bench[key] for key in ("first_audio_p50", "first_audio_p95", "underruns")}
         | {"audio_per_second": alone},
         "server": {key: run[key] for key in ("first_audio_p50", "first_audio_p95", "underruns")}
@@ -251,7 +273,8 @@ def show(report: dict[str, Any]) -> None:
             for one in (bench, server)
         ]
         print(
-            f"{run['requests_at_once']:8d} | {bench['audio_per_second']:.1f} "
+            f"{run['requests_at_once']:4d} ({run['max_chunk_frames']}) | "
+            f"{bench['audio_per_second']:.1f} "
             f"{server['audio_per_second']:.1f} {100 * run['throughput_lost']:.1f} % | "
             f"{times[0]} {times[1]} | {bench['underruns']} {server['underruns']} | "
             f"{run['event_loop_cpu_ms_per_audio_second']:.3f}" + ("" if run["within"] else "  OVER")
