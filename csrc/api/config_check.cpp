@@ -43,10 +43,10 @@ RuntimeConfig with_defaults(RuntimeConfig config) {
     config.max_held_steps = config.device == "cpu" ? 0 : kHeldStepsOnGpu;
   }
   if (config.max_step_tokens != 0) return config;
-  // On a GPU a step of so many prompt rows takes about as long as ten of decode rows alone, well
-  // within the 40 ms that a column lasts.
+  // On a GPU 33 x 128 rows: many prompts of a burst in one step, in tiles of 128 rows that come out
+  // even on 132 multiprocessors, and less than the 40 ms that a column lasts (H200, 3B model).
   config.max_step_tokens = config.device == "cpu" ? std::max(256, config.max_batch + 1)
-                                                  : std::max(1024, 2 * config.max_batch);
+                                                  : std::max(33 * 128, 2 * config.max_batch);
   return config;
 }
 

@@ -87,16 +87,26 @@ class Process {
   const ::pid_t id_ = ::getpid();
 };
 
+// Of a GPU, in bytes: free, and allocated through its Device.
+struct Memory {
+  std::int64_t free = 0, allocated = 0;
+};
+
+Memory memory_of(Device& device) {
+  return {static_cast<std::int64_t>(device.memory().free_bytes),
+          static_cast<std::int64_t>(device.allocated_bytes())};
+}
+
 // Everything that streams may still refer to when the Runtime is gone. Members are destroyed in
 // reverse order: the executor's thread first, then the stage that its streams notify.
 struct Session {
   explicit Session(const RuntimeConfig& the_config)
       : config(with_defaults(the_config)),
         backend(load_backend(config, config.max_batch)),
+        before(memory_of(*backend.device)),
         codec(load_codec(config, backend)),
         sampler(make_sampler(sampler_spec(config, backend.engine->spec()), *backend.device)),
         stage(codec.get()),
-        free_bytes(backend.device->memory().free_bytes),
         executor(*backend.engine, *sampler, executor_config(config), [this] { wake_stage(); }) {
     note_memory();
   }
@@ -106,14 +116,14 @@ struct Session {
     if (std::exchange(has_news, false)) stage.notify();
   }
 
-  // The executor has made its graphs.
+  // Codec and executor have made their graphs: what the GPU lacks and nobody allocated.
   void note_memory() {
     ModelInfo& info = backend.info;
     if (info.device_bytes == 0) return;
-    const std::size_t now = backend.device->memory().free_bytes;
-    info.graph_bytes = static_cast<std::int64_t>(free_bytes - std::min(free_bytes, now));
-    info.workspace_bytes = static_cast<std::int64_t>(backend.device->allocated_bytes()) -
-                           info.weight_bytes - info.kv_bytes;
+    const Memory now = memory_of(*backend.device);
+    info.graph_bytes = std::max<std::int64_t>(
+        0, before.free - now.free - (now.allocated - before.allocated) - info.codec_bytes);
+    info.workspace_bytes = now.allocated - info.weight_bytes - info.kv_bytes;
   }
 
   // The executor first: a stream ends when its source has.
@@ -126,11 +136,11 @@ struct Session {
   const Process process;
   const RuntimeConfig config;
   Backend backend;
+  const Memory before;           // the codec and the graphs
   std::unique_ptr<Codec> codec;  // null: none
   std::unique_ptr<Sampler> sampler;
   WaveformStage stage;
-  bool has_news = false;         // streams have news for the stage; of the step thread
-  const std::size_t free_bytes;  // of the device, before the executor
+  bool has_news = false;  // streams have news for the stage; of the step thread
   Executor executor;
 };
 

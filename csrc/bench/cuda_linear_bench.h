@@ -14,4 +14,8 @@ void bench_cuda_linear(const Report& report);
 // Group "cuda sweep": the same over the settings of ReadAheadBytes. Throws as above.
 void bench_cuda_step(const Report& report);
 
+// Group "cublas ranks": the fastest of cuBLASLt's proposals, for each product and number of rows.
+// With a file (--json) writes csrc/ops/cuda/cublas_ranks.inc there. Throws as above.
+void bench_cublas_ranks(const Report& report);
+
 }  // namespace higgs_rt::bench

@@ -59,6 +59,7 @@ int main(int argc, char** argv) {
       if (report.wants("sampler")) higgs_rt::bench::bench_cuda_sampler(options.device);
       higgs_rt::bench::bench_cuda_linear(report);
       higgs_rt::bench::bench_cuda_step(report);
+      higgs_rt::bench::bench_cublas_ranks(report);
       higgs_rt::bench::bench_cuda_codec(report);
       return 0;
     }

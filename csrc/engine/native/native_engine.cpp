@@ -117,9 +117,31 @@ void NativeEngine::attach(StepTail tail) {
   graphs_.reset();
   tail_ = std::move(tail);
   if (!spec_.asynchronous || !tail_.enqueue) return;
+  warm_prompts();
   graphs_ = std::make_unique<DecodeGraphs>(
       spec_, max_blocks_, spec_.kv.num_blocks, tail_, *staging_, device(),
       [this](const DecoderBatch& batch, const TensorView& rows) { return run(batch, rows); });
+}
+
+// Steps of prompt rows that are padding, so that kernels are loaded and libraries have chosen their
+// algorithms before a request needs them; the largest first, so that working memory grows once.
+void NativeEngine::warm_prompts() {
+  constexpr std::int32_t kFewest = 32;
+  StepOutput output{.last_columns = tail_.last_columns};
+  for (std::int32_t rows = spec_.max_rows; rows >= kFewest; rows /= 2) {
+    const auto count = static_cast<std::size_t>(rows);
+    const std::int32_t scratch = spec_.kv.num_blocks;
+    StepBatch batch;
+    batch.num_text_rows = rows;
+    batch.num_sequences = batch.max_blocks = 1;
+    batch.ids.assign(count, 0);
+    batch.sequence.assign(count, 0);
+    batch.position.assign(count, 0);
+    batch.slot.assign(count, scratch * spec_.kv.block_tokens);
+    batch.block_table = {scratch};
+    run_eagerly(batch, output);
+  }
+  device().synchronize();
 }
 
 void NativeEngine::forward(const StepBatch& batch, StepOutput& output) {

@@ -28,6 +28,7 @@ class NativeEngine final : public Engine {
   const MemoryUse& memory() const { return memory_; }  // without the cache; 0 on the CPU
 
  private:
+  void warm_prompts();
   void make_cache(const EngineConfig& config, const ModelConfig& model, DType dtype);
   const float* run_eagerly(const StepBatch& batch, const StepOutput& output);
   const float* run(const DecoderBatch& batch, const TensorView& sampler_rows);

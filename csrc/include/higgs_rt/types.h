@@ -105,7 +105,7 @@ struct RuntimeConfig {
   std::int32_t max_batch = 32;            // requests that run at the same time
   std::int32_t max_queue = 256;           // requests that may wait; one more is refused
   std::int32_t max_step_tokens = 0;       // rows of one step, prompt chunks included; 0: 256 on the
-                                          // CPU, 1024 on a GPU, or more for a larger max_batch
+                                          // CPU, 4224 on a GPU, or more for a larger max_batch
   std::int32_t max_sequence = 4096;       // prompt + generated positions of one request
   std::int32_t block_tokens = 16;         // positions of a KV block; with tensorrt a block is a
                                           // whole sequence, as the plan says

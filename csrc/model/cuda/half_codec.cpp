@@ -54,6 +54,7 @@ class HalfCodecDecoder final : public CodecDecoder {
     check_cuda(prepare_half_unit(), kWhere, "cudaFuncSetAttribute");
     for (const std::int32_t size : kSizes) windows_[size] = codec_window(config.ratios, size);
     allocate();
+    record_graphs();
     device_.synchronize();
   }
   ~HalfCodecDecoder() override { cudaStreamSynchronize(device_.stream()); }  // frees memory next
@@ -132,7 +133,7 @@ class HalfCodecDecoder final : public CodecDecoder {
     }
     std::memcpy(host_input_.get(), &head, sizeof head);
     const auto rounded = static_cast<std::int32_t>(std::bit_ceil(jobs.size()));
-    graph(size, std::min(rounded, batch_jobs(size))).launch();
+    graphs_.at({size, std::min(rounded, batch_jobs(size))})->launch();
     check_cuda(cudaEventRecord(done_.event, device_.stream()), kWhere, "cudaEventRecord");
     running_.assign(jobs.begin(), jobs.end());
     running_size_ = size;
@@ -149,10 +150,15 @@ class HalfCodecDecoder final : public CodecDecoder {
     }
   }
 
-  DeviceGraph& graph(std::int32_t size, std::int32_t items) {
-    std::unique_ptr<DeviceGraph>& found = graphs_[{size, items}];
-    if (!found) found = device_.capture([this, size, items] { enqueue(size, items); });
-    return *found;
+  // All of them now, so that no listener waits for one.
+  void record_graphs() {
+    for (const std::int32_t size : kSizes) {
+      const std::int32_t most = batch_jobs(size);
+      for (std::int32_t next = 1; next < 2 * most; next *= 2) {
+        const std::int32_t items = std::min(next, most);
+        graphs_[{size, items}] = device_.capture([this, size, items] { enqueue(size, items); });
+      }
+    }
   }
 
   void enqueue(std::int32_t size, std::int32_t items) {
@@ -217,7 +223,7 @@ class HalfCodecDecoder final : public CodecDecoder {
   BlockingEvent done_;
   std::vector<Job> running_;
   std::int32_t running_size_ = 0;
-  // By size and number of items, a power of two or the most; made when first needed.
+  // By size and number of items, a power of two or the most.
   std::map<std::pair<std::int32_t, std::int32_t>, std::unique_ptr<DeviceGraph>> graphs_;
 };
 

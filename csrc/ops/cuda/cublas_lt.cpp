@@ -8,6 +8,23 @@ namespace {
 
 constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
 constexpr std::uint32_t kAlignment = 16;  // of every address, in bytes
+constexpr int kMostRanks = 16;
+
+// For products of up to `rows` rows.
+struct CublasRank {
+  std::int32_t outputs, inputs, rows, rank;
+};
+
+#include "ops/cuda/cublas_ranks.inc"
+
+// Proposals are in another order in another version.
+int measured_rank(std::int64_t rows, std::int64_t outputs, std::int64_t inputs) {
+  if (kRanksVersion != cublasLtGetVersion()) return 0;
+  for (const CublasRank& entry : kRanks) {
+    if (entry.outputs == outputs && entry.inputs == inputs && rows <= entry.rows) return entry.rank;
+  }
+  return 0;
+}
 
 void check_cublas(cublasStatus_t status, const char* call) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
@@ -50,7 +67,10 @@ struct CublasLt::Plan {
     out = layout_of(dtype == DType::kF32 ? CUDA_R_32F : CUDA_R_16BF, outputs, rows);
   }
 
-  void choose(cublasLtHandle_t handle) {
+  // The proposal of this rank; false: there is none.
+  bool choose(cublasLtHandle_t handle, int rank) {
+    check_internal(rank >= 0 && rank < kMostRanks, "linear", "cublasLt: expected a rank in 0..",
+                   kMostRanks - 1, ", got ", rank);
     cublasLtMatmulPreference_t preference = nullptr;
     check_cublas(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
     const auto set = [&](cublasLtMatmulPreferenceAttributes_t name, const auto& value) {
@@ -62,14 +82,15 @@ struct CublasLt::Plan {
     set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, kAlignment);
     set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, kAlignment);
     set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, kAlignment);
-    cublasLtMatmulHeuristicResult_t found{};
+    cublasLtMatmulHeuristicResult_t found[kMostRanks] = {};
     int count = 0;
     const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
-        handle, operation, weight, x, out, out, preference, 1, &found, &count);
+        handle, operation, weight, x, out, out, preference, rank + 1, found, &count);
     cublasLtMatmulPreferenceDestroy(preference);
     check_cublas(status, "cublasLtMatmulAlgoGetHeuristic");
-    check_internal(count == 1, "linear", "cublasLt: expected an algorithm, got none");
-    algorithm = found.algo;
+    if (count <= rank) return false;
+    algorithm = found[rank].algo;
+    return true;
   }
 };
 
@@ -84,14 +105,22 @@ CublasLt::~CublasLt() {
 }
 
 const CublasLt::Plan& CublasLt::plan_for(const Key& key) {
-  std::unique_ptr<Plan>& plan = plans_[key];
-  if (plan == nullptr) {
-    auto made = std::make_unique<Plan>();
-    made->describe(std::get<0>(key), std::get<1>(key), std::get<2>(key), std::get<3>(key));
-    made->choose(handle_);
-    plan = std::move(made);
+  const auto found = plans_.find(key);
+  if (found != plans_.end()) return *found->second;
+  const int rank = measured_rank(std::get<0>(key), std::get<1>(key), std::get<2>(key));
+  if (rank == 0 || !force_rank(rank, key)) {
+    check_internal(force_rank(0, key), "linear", "cublasLt: expected an algorithm, got none");
   }
-  return *plan;
+  return *plans_.at(key);
+}
+
+bool CublasLt::force_rank(int rank, const Key& key) {
+  const auto [rows, outputs, inputs, dtype, adds] = key;
+  auto plan = std::make_unique<Plan>();
+  plan->describe(rows, outputs, inputs, dtype);
+  if (!plan->choose(handle_, rank)) return false;
+  plans_[key] = std::move(plan);
+  return true;
 }
 
 void CublasLt::product(const TensorView& x, const TensorView& weight, const TensorView& out,

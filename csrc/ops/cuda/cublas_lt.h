@@ -1,6 +1,8 @@
-// Matrix products by cuBLASLt: bf16 factors, fp32 sums. The algorithm is asked for once per shape
-// and kept; the workspace is allocated once, so calls may be captured in a CUDA graph (after one
-// call of the same shape outside of it, which loads the kernel).
+// Matrix products by cuBLASLt: bf16 factors, fp32 sums. The algorithm is chosen once per shape and
+// kept: of those that cuBLASLt proposes, the one that cublas_ranks.inc says was fastest for as many
+// rows or the next more, or else the first. The workspace is allocated once, so calls may be
+// captured in a CUDA graph (after one call of the same shape outside of it, which loads the
+// kernel).
 #pragma once
 
 #include <cublasLt.h>
@@ -27,9 +29,14 @@ class CublasLt {
   void product(const TensorView& x, const TensorView& weight, const TensorView& out,
                bool accumulate);
 
+  // Rows, outputs, inputs, type of the output, whether the product is added to it.
+  using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, DType, bool>;
+  // From now on such a product takes the proposed algorithm of this rank, from 0. False: there is
+  // none, and nothing changes. Not for a product that a graph in use was recorded with.
+  bool force_rank(int rank, const Key& key);
+
  private:
   struct Plan;
-  using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, DType, bool>;
   const Plan& plan_for(const Key& key);
 
   CudaDevice& device_;

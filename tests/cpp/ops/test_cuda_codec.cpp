@@ -1,41 +1,10 @@
 // The codec's operations on the GPU against the CPU's. Needs a build with CUDA and a GPU.
-#include "ops_test.h"
+#include "cuda_backend.h"
 
 using namespace higgs_rt;
 using namespace higgs_rt::testing;
 
 namespace {
-
-struct GpuBackend {
-  GpuBackend() {
-    try {
-      device = make_cuda_device(0);
-    } catch (const Error& error) {
-      SKIP(error.what());
-    }
-    ops = make_cuda_ops(*device);
-  }
-  Ops* operator->() { return ops.get(); }
-  Tensor put(const TensorView& host) const {
-    Tensor tensor(*device, host.dtype, host.shape);
-    device->copy_from_host(tensor.view().data, host.data, host.bytes());
-    return tensor;
-  }
-  // Every byte set, so that what a kernel leaves out shows.
-  Tensor poisoned(const Shape& shape) const {
-    Tensor host(cpu(), DType::kF32, shape);
-    std::memset(host.view().data, 0xFF, host.view().bytes());
-    return put(host);
-  }
-  Tensor get(const TensorView& view) const {
-    Tensor host(cpu(), view.dtype, view.shape);
-    device->copy_to_host(host.view().data, view.data, view.bytes());
-    return host;
-  }
-
-  std::unique_ptr<Device> device;
-  std::unique_ptr<Ops> ops;
-};
 
 struct Shape1d {
   std::int64_t channels, outputs, taps, times;
@@ -84,7 +53,7 @@ Tensor window(const TensorView& x, std::int64_t begin, std::int64_t count) {
 }  // namespace
 
 TEST("cuda codec: conv1d agrees with the CPU's, with and without residual") {
-  GpuBackend gpu;
+  CudaBackend gpu;
   CpuBackend reference;
   for (const Shape1d& s : kConvs) {
     const std::int64_t times = s.times + 2 * s.conv.padding - s.conv.dilation * (s.taps - 1);
@@ -92,7 +61,7 @@ TEST("cuda codec: conv1d agrees with the CPU's, with and without residual") {
     const Tensor weight = random_tensor({s.outputs, s.channels, s.taps});
     const Tensor residual = random_tensor({s.outputs, times}), expected = zeros({s.outputs, times});
     reference->conv1d(x, weight, bias, s.conv, nullptr, expected);
-    const Tensor out = gpu.poisoned({s.outputs, times});
+    const Tensor out = gpu.poisoned({s.outputs, times}, DType::kF32);
     const Tensor gx = gpu.put(x), gw = gpu.put(weight), gb = gpu.put(bias);
     gpu->conv1d(gx, gw, gb, s.conv, nullptr, out);
     EXPECT(largest_difference(gpu.get(out), expected) < tolerance(s.channels * s.taps));
@@ -105,14 +74,15 @@ TEST("cuda codec: conv1d agrees with the CPU's, with and without residual") {
 }
 
 TEST("cuda codec: conv_transpose1d agrees with the CPU's") {
-  GpuBackend gpu;
+  CudaBackend gpu;
   CpuBackend reference;
   for (const Shape1d& s : kTransposed) {
     const std::int64_t times =
         (s.times - 1) * s.conv.stride - 2 * s.conv.padding + s.taps + s.conv.output_padding;
     const Tensor x = random_tensor({s.channels, s.times}), bias = random_tensor({s.outputs});
     const Tensor weight = random_tensor({s.channels, s.outputs, s.taps});
-    const Tensor expected = zeros({s.outputs, times}), out = gpu.poisoned({s.outputs, times});
+    const Tensor expected = zeros({s.outputs, times}),
+                 out = gpu.poisoned({s.outputs, times}, DType::kF32);
     reference->conv_transpose1d(x, weight, bias, s.conv, expected);
     gpu->conv_transpose1d(gpu.put(x), gpu.put(weight), gpu.put(bias), s.conv, out);
     EXPECT(largest_difference(gpu.get(out), expected) < tolerance(s.channels * s.taps));
@@ -120,17 +90,17 @@ TEST("cuda codec: conv_transpose1d agrees with the CPU's") {
 }
 
 TEST("cuda codec: a chunk with enough context gives the bits of the whole convolution") {
-  GpuBackend gpu;
+  CudaBackend gpu;
   const Tensor x = random_tensor({20, 400}), bias = gpu.put(random_tensor({12}));
   const Tensor weight = gpu.put(random_tensor({12, 20, 7}));
   const Ops::Conv1d same{1, 3, 9, 0};
-  const Tensor whole = gpu.poisoned({12, 400});
+  const Tensor whole = gpu.poisoned({12, 400}, DType::kF32);
   gpu->conv1d(gpu.put(x), weight, bias, same, nullptr, whole);
   for (const std::int64_t begin : {0, 13, 333}) {
     for (const std::int64_t count : {1, 16, 67}) {
       const std::int64_t low = std::max<std::int64_t>(0, begin - 9);
       const std::int64_t high = std::min<std::int64_t>(400, begin + count + 9);
-      const Tensor out = gpu.poisoned({12, high - low});
+      const Tensor out = gpu.poisoned({12, high - low}, DType::kF32);
       gpu->conv1d(gpu.put(window(x, low, high - low)), weight, bias, same, nullptr, out);
       EXPECT(same_bits(window(gpu.get(out), begin - low, count),
                        window(gpu.get(whole), begin, count)));
@@ -139,12 +109,13 @@ TEST("cuda codec: a chunk with enough context gives the bits of the whole convol
 }
 
 TEST("cuda codec: snake agrees with its formula, in place too") {
-  GpuBackend gpu;
+  CudaBackend gpu;
   CpuBackend reference;
   for (const float range : {1.0f, 30.0f, 3000.0f}) {
     const Tensor x = random_tensor({4, 1001}, DType::kF32, range), expected = zeros({4, 1001});
     const Tensor alpha = random_tensor({4});
-    const Tensor gx = gpu.put(x), galpha = gpu.put(alpha), out = gpu.poisoned({4, 1001});
+    const Tensor gx = gpu.put(x), galpha = gpu.put(alpha),
+                 out = gpu.poisoned({4, 1001}, DType::kF32);
     reference->snake(x, alpha, expected);
     gpu->snake(gx, galpha, out);
     const Tensor result = gpu.get(out);
@@ -159,25 +130,25 @@ TEST("cuda codec: snake agrees with its formula, in place too") {
 }
 
 TEST("cuda codec: sum_code_tables and crop agree with the CPU's") {
-  GpuBackend gpu;
+  CudaBackend gpu;
   CpuBackend reference;
   const Tensor tables = random_tensor({8, 11, 19}), bias = random_tensor({19});
   std::vector<std::int32_t> ids;
   for (int i = 0; i < 8 * 23; ++i) ids.push_back(uniform(0, 10));
   const Tensor codes = integers(ids, {8, 23}), expected = zeros({19, 23});
   reference->sum_code_tables(tables, bias, codes, expected);
-  const Tensor out = gpu.poisoned({19, 23});
+  const Tensor out = gpu.poisoned({19, 23}, DType::kF32);
   gpu->sum_code_tables(gpu.put(tables), gpu.put(bias), gpu.put(codes), out);
   EXPECT(largest_difference(gpu.get(out), expected) < 3e-6);
 
-  const Tensor kept = gpu.poisoned({19, 7});
+  const Tensor kept = gpu.poisoned({19, 7}, DType::kF32);
   gpu->crop(out, 16, kept);
   EXPECT(same_bits(gpu.get(kept), window(gpu.get(out), 16, 7)));
   EXPECT_THROWS(gpu->crop(out, 17, kept), "[crop] begin: expected 0..16, got 17");
 }
 
 TEST("cuda codec: operations name what does not fit") {
-  GpuBackend gpu;
+  CudaBackend gpu;
   const auto zero = [&](Shape shape) { return gpu.put(zeros(std::move(shape))); };
   const Tensor x = zero({2, 9}), weight = zero({3, 2, 7}), bias = zero({3});
   EXPECT_THROWS(gpu->conv1d(x, weight, bias, {1, 1, 3, 0}, nullptr, zero({3, 8})),
