@@ -20,7 +20,8 @@ higgs_runtime_config default_config() {
           .max_buffered_chunks = config.max_buffered_chunks,
           .gpu_memory_fraction = config.gpu_memory_fraction,
           .max_held_steps = config.max_held_steps,
-          .prefix_cache = config.prefix_cache};
+          .prefix_cache = config.prefix_cache,
+          .adapter_dir = ""};
 }
 
 RuntimeConfig to_cpp(const higgs_runtime_config& config) {
@@ -42,7 +43,8 @@ RuntimeConfig to_cpp(const higgs_runtime_config& config) {
           .gpu_memory_fraction = config.gpu_memory_fraction,
           .max_buffered_chunks = config.max_buffered_chunks,
           .max_held_steps = config.max_held_steps,
-          .prefix_cache = config.prefix_cache};
+          .prefix_cache = config.prefix_cache,
+          .adapter_dir = text(config.adapter_dir, "adapter_dir")};
 }
 
 higgs_request default_request() {

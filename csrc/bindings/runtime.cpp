@@ -18,12 +18,13 @@ void bind_config(py::module_& module) {
                       std::int32_t max_batch, std::int32_t max_queue, std::int32_t max_step_tokens,
                       std::int32_t max_sequence, std::int32_t block_tokens, std::int32_t num_blocks,
                       std::int32_t max_buffered_chunks, double gpu_memory_fraction,
-                      std::int32_t max_held_steps, double prefix_cache) {
+                      std::int32_t max_held_steps, double prefix_cache, std::string adapter_dir) {
             return RuntimeConfig{
-                std::move(model_dir), std::move(codec_dir), std::move(device), std::move(backend),
-                std::move(plan_dir),  num_threads,          max_batch,         max_queue,
-                max_step_tokens,      max_sequence,         block_tokens,      num_blocks,
-                gpu_memory_fraction,  max_buffered_chunks,  max_held_steps,    prefix_cache};
+                std::move(model_dir),  std::move(codec_dir), std::move(device), std::move(backend),
+                std::move(plan_dir),   num_threads,          max_batch,         max_queue,
+                max_step_tokens,       max_sequence,         block_tokens,      num_blocks,
+                gpu_memory_fraction,   max_buffered_chunks,  max_held_steps,    prefix_cache,
+                std::move(adapter_dir)};
           }),
           py::arg("model_dir"), py::kw_only(), py::arg("codec_dir") = d.codec_dir,
           py::arg("device") = d.device, py::arg("backend") = d.backend,
@@ -33,7 +34,8 @@ void bind_config(py::module_& module) {
           py::arg("block_tokens") = d.block_tokens, py::arg("num_blocks") = d.num_blocks,
           py::arg("max_buffered_chunks") = d.max_buffered_chunks,
           py::arg("gpu_memory_fraction") = d.gpu_memory_fraction,
-          py::arg("max_held_steps") = d.max_held_steps, py::arg("prefix_cache") = d.prefix_cache)
+          py::arg("max_held_steps") = d.max_held_steps, py::arg("prefix_cache") = d.prefix_cache,
+          py::arg("adapter_dir") = d.adapter_dir)
       .def_readwrite("model_dir", &RuntimeConfig::model_dir)
       .def_readwrite("codec_dir", &RuntimeConfig::codec_dir)
       .def_readwrite("device", &RuntimeConfig::device)
@@ -49,7 +51,8 @@ void bind_config(py::module_& module) {
       .def_readwrite("gpu_memory_fraction", &RuntimeConfig::gpu_memory_fraction)
       .def_readwrite("max_buffered_chunks", &RuntimeConfig::max_buffered_chunks)
       .def_readwrite("max_held_steps", &RuntimeConfig::max_held_steps)
-      .def_readwrite("prefix_cache", &RuntimeConfig::prefix_cache);
+      .def_readwrite("prefix_cache", &RuntimeConfig::prefix_cache)
+      .def_readwrite("adapter_dir", &RuntimeConfig::adapter_dir);
 }
 
 void bind_info(py::module_& module) {

@@ -8,6 +8,8 @@ namespace higgs_rt {
 
 LoadedEngine load_engine(const EngineConfig& config, Device& device, ThreadPool& pool) {
   if (config.backend == "native") return load_native_engine(config, device, pool);
+  check(config.adapter_dir.empty(), "adapter_dir", "expected none with backend ", config.backend,
+        " (build the plan with build_engine --adapter), got ", config.adapter_dir);
   if (config.backend == "tensorrt") return load_tensorrt_engine(config, device, pool);
   fail(ErrorCode::kInvalidArgument, "backend", "expected native or tensorrt, got \"",
        config.backend, "\"");

@@ -21,6 +21,7 @@ struct EngineConfig {
   std::int32_t block_tokens = 16;
   std::int32_t num_blocks = 0;  // 0: see RuntimeConfig::num_blocks
   double gpu_memory_fraction = 0.9;
+  std::string adapter_dir = "";  // see RuntimeConfig::adapter_dir
   // Native engine: EngineSpec::asynchronous, and decode steps as graphs. Nothing: on CUDA.
   std::optional<bool> asynchronous = std::nullopt;
 };

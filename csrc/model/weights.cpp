@@ -47,11 +47,12 @@ DType linear_dtype_of(const Checkpoint& checkpoint) {
 class Loader {
  public:
   Loader(const ModelConfig& config, const Checkpoint& checkpoint, Device& device,
-         ModelWeights& weights)
+         ModelWeights& weights, Adapter* adapter)
       : prefix_(config.layout == Layout::kTransformers ? "model." : ""),
         checkpoint_(checkpoint),
         device_(device),
-        weights_(weights) {}
+        weights_(weights),
+        adapter_(adapter) {}
 
   TensorView backbone(const std::string& name, const Shape& shape) {
     return place(take({prefix_ + name + ".weight"}, shape));
@@ -100,6 +101,7 @@ class Loader {
   // A head that is not used: checked and counted, but not brought to the device.
   void optional_head(const std::string& name, const Shape& shape) {
     const std::string base = "audio_decoder_proj." + name;
+    if (adapter_ != nullptr) adapter_->skip(name + ".weight");
     for (const std::string& half :
          {base + ".linear_frozen.weight", base + ".linear_trainable.weight"}) {
       if (!checkpoint_.contains(half)) continue;
@@ -129,6 +131,7 @@ class Loader {
     }
     check(extra.empty(), checkpoint_.directory().c_str(),
           "expected no other tensors than the model's, got ", join_first(extra));
+    if (adapter_ != nullptr) adapter_->check_all_used();
   }
 
  private:
@@ -141,12 +144,38 @@ class Loader {
       const TensorView view = checkpoint_.tensor(name, shape);
       if (!found) found = view;
     }
-    if (found) {
-      count(found);
-    } else {
+    if (!found) {
       missing_.push_back(names.front());
+      return found;
     }
-    return found;
+    count(found);
+    return adapted(names.front(), found);
+  }
+
+  // The tensor with the adapter in it: memory of the host, which away from the CPU lasts until the
+  // next one is taken.
+  TensorView adapted(const std::string& stored_name, const TensorView& stored) {
+    const std::string name = transformers_name(stored_name);
+    if (adapter_ == nullptr || !adapter_->touches(name)) return stored;
+    TensorView merged = stored;
+    if (device_.kind() == DeviceKind::kCpu) {
+      weights_.owned.emplace_back(device_, stored.dtype, stored.shape);
+      merged = weights_.owned.back().view();
+    } else {
+      scratch_.resize(stored.bytes());
+      merged.data = scratch_.data();
+    }
+    adapter_->merge(name, stored, merged.data);
+    return merged;
+  }
+
+  std::string transformers_name(const std::string& stored) const {
+    if (stored.find("_lm_head.") != std::string::npos) return stored;
+    const std::string name = stored.substr(prefix_.size());
+    if (name == "audio_codebook_embeddings.weight") {
+      return "model.embed_audio_tokens.embed_audio_tokens.weight";
+    }
+    return "model." + name;
   }
 
   TensorView join_or_take(const std::vector<std::string>& names, const std::string& half,
@@ -159,6 +188,9 @@ class Loader {
     for (const std::string& name : {frozen, trainable}) {
       if (!checkpoint_.contains(name)) missing_.push_back(name);
     }
+    check(adapter_ == nullptr || !adapter_->touches(transformers_name(names.front())),
+          checkpoint_.place(frozen).c_str(),
+          "expected a whole tensor for an adapter that changes it, got halves");
     if (!missing_.empty()) return {};
     return join(frozen, trainable, shape, dtype);
   }
@@ -221,6 +253,8 @@ class Loader {
   const Checkpoint& checkpoint_;
   Device& device_;
   ModelWeights& weights_;
+  Adapter* adapter_;
+  std::vector<char> scratch_;
   std::set<std::string> used_;
   std::vector<std::string> missing_;
 };
@@ -268,11 +302,11 @@ void check_codebooks(const ModelConfig& config, const Checkpoint& checkpoint,
 }  // namespace
 
 ModelWeights load_weights(const ModelConfig& config, std::shared_ptr<const Checkpoint> checkpoint,
-                          Device& device) {
+                          Device& device, Adapter* adapter) {
   ModelWeights weights;
   weights.checkpoint = std::move(checkpoint);
   weights.linear_dtype = linear_dtype_of(*weights.checkpoint);
-  Loader loader(config, *weights.checkpoint, device, weights);
+  Loader loader(config, *weights.checkpoint, device, weights, adapter);
   const std::int64_t hidden = config.hidden_size;
   const std::int64_t audio_rows = std::int64_t{config.num_codebooks} * config.codebook_vocab;
   weights.embed_tokens = loader.embedding("embed_tokens", {config.text_vocab, hidden});

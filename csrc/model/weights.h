@@ -8,6 +8,7 @@
 #include "core/device.h"
 #include "core/tensor.h"
 #include "io/checkpoint.h"
+#include "model/adapter.h"
 #include "model/config.h"
 
 namespace higgs_rt {
@@ -28,7 +29,8 @@ struct LayerWeights {
   PathWeights text, audio;
 };
 
-// Every tensor is fp32 or bf16. On the CPU the views point into the mapped files. On CUDA each
+// Every tensor is fp32 or bf16. On the CPU the views point into the mapped files, but for tensors
+// that an adapter changes: those are copies. On CUDA each
 // tensor is a copy, as stored, except that the linear weights (q, k, v, o, the FFNs, the audio
 // head) all have `linear_dtype`; q, k, v of a layer lie one after another as one [Hq D + 2 Hk D, H]
 // matrix, and so do gate, up as [2 F, H].
@@ -45,12 +47,12 @@ struct ModelWeights {
   DType linear_dtype = DType::kF32;
 
   std::shared_ptr<const Checkpoint> checkpoint;  // keeps the mapping
-  std::vector<Tensor> owned;                     // joined halves; on CUDA everything
+  std::vector<Tensor> owned;  // joined halves, tensors of an adapter; on CUDA everything
 };
 
 // Throws kNotFound with the names of missing tensors, kInvalidArgument that names a tensor with
-// another shape or element type, or one that the model does not have.
+// another shape or element type, or one that the model does not have. `adapter`, if any, is merged.
 ModelWeights load_weights(const ModelConfig& config, std::shared_ptr<const Checkpoint> checkpoint,
-                          Device& device);
+                          Device& device, Adapter* adapter = nullptr);
 
 }  // namespace higgs_rt

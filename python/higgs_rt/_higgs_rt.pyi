@@ -131,6 +131,7 @@ class RuntimeConfig:
     max_buffered_chunks: int
     max_held_steps: int
     prefix_cache: float
+    adapter_dir: str
     def __init__(
         self,
         model_dir: str,
@@ -150,6 +151,7 @@ class RuntimeConfig:
         gpu_memory_fraction: float = 0.9,
         max_held_steps: int = -1,
         prefix_cache: float = 0.25,
+        adapter_dir: str = "",
     ) -> None: ...
 
 class ModelInfo:

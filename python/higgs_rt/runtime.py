@@ -86,6 +86,7 @@ class Runtime:
         max_buffered_chunks: int = 64,
         max_held_steps: int = -1,
         prefix_cache: float = 0.25,
+        adapter: str | Path | None = None,
         max_text_chars: int = DEFAULT_MAX_LONG_CHARS,
         voices: str | Path | None = None,
         convention: Convention = "original",
@@ -99,9 +100,11 @@ class Runtime:
         GPU what gpu_memory_fraction of its memory leaves room for. max_held_steps: steps that new
         requests may wait for others, so that their prompts interrupt the running ones together;
         -1: 0 on the CPU, 8 on a GPU. prefix_cache: share of the KV blocks, 0 to 1, that may keep
-        the beginnings of prompts (a voice) for requests that begin alike; 0 is off. max_text_chars:
-        characters of a text that is given as one string. voices: the folder of stored voices.
-        convention: prompt format, "original" or "transformers".
+        the beginnings of prompts (a voice) for requests that begin alike; 0 is off. adapter: a
+        folder with a LoRA adapter in peft's format, merged into the weights while they load (native
+        backend; docs/training.md). max_text_chars: characters of a text that is given as one
+        string. voices: the folder of stored voices. convention: prompt format, "original" or
+        "transformers".
 
         Raises CheckpointError naming the file, tensor or field at fault.
         """
@@ -125,6 +128,7 @@ class Runtime:
             max_buffered_chunks=integer("max_buffered_chunks", max_buffered_chunks),
             max_held_steps=integer("max_held_steps", max_held_steps),
             prefix_cache=prefix_cache,
+            adapter_dir="" if adapter is None else str(Path(adapter).expanduser()),
         )
         store = VoiceStore(voices, codec_dir=files.codec_dir)
         return cls(

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "core/check.h"
 #include "core/trace.h"
@@ -205,8 +206,11 @@ LoadedEngine load_native_engine(const EngineConfig& config, Device& device, Thre
   const ModelConfig model = read_model_config(config.model_dir);
   check_limits(config, model);
   auto ops = make_ops(device, pool);
-  ModelWeights weights =
-      load_weights(model, std::make_shared<const Checkpoint>(config.model_dir), device);
+  std::optional<Adapter> adapter;
+  if (!config.adapter_dir.empty()) adapter.emplace(config.adapter_dir);
+  ModelWeights weights = load_weights(model, std::make_shared<const Checkpoint>(config.model_dir),
+                                      device, adapter ? &*adapter : nullptr);
+  adapter.reset();
   LoadedEngine loaded;
   ModelInfo& info = loaded.info;
   info.model_dir = config.model_dir;

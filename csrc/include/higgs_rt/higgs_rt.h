@@ -65,6 +65,8 @@ typedef struct higgs_runtime_config {
   int32_t max_held_steps;      /* that new requests may wait for others; -1: chosen by the device */
   double prefix_cache;         /* share of the KV blocks, 0..1, that may keep beginnings of prompts
                                 * for requests that begin alike; 0: off */
+  const char* adapter_dir;     /* LoRA adapter in peft's format, merged while the weights load;
+                                * "": none. Native backend only */
 } higgs_runtime_config;
 
 typedef struct higgs_model_info {

@@ -120,6 +120,8 @@ struct RuntimeConfig {
   double prefix_cache = 0.25;             // share of the KV blocks, 0..1, that may keep beginnings
                                           // of prompts for requests that begin alike; they count
                                           // as free. 0: off. Without effect on tensorrt
+  std::string adapter_dir = "";           // LoRA adapter in peft's format, merged into the weights
+                                          // while they load; empty: none. Native backend only
 };
 
 // Description of a loaded model.

@@ -28,6 +28,9 @@ ModelOption = Annotated[
 CodecOption = Annotated[
     Path | None, typer.Option("--codec", metavar="DIR", help="Codec; default: MODEL/codec.")
 ]
+AdapterOption = Annotated[
+    Path | None, typer.Option("--adapter", metavar="DIR", help="LoRA adapter (docs/training.md).")
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda[:N].")]
 ThreadsOption = Annotated[int, typer.Option("--threads", help="Compute threads; 0: all cores.")]
 

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from higgs_rt.cli.console import (
+    AdapterOption,
     CodecOption,
     DeviceOption,
     ModelOption,
@@ -87,6 +88,7 @@ def wer(
     scene: SceneOption = None,
     model: ModelOption = None,
     codec: CodecOption = None,
+    adapter: AdapterOption = None,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = 0,
     seed: Annotated[int, typer.Option("--seed", help="Of line 1; line n has seed + n - 1.")] = 0,
@@ -117,7 +119,7 @@ def wer(
         if speaks:
             from higgs_rt.runtime import Runtime
 
-            with Runtime.load(model, codec, device, threads=threads) as runtime:
+            with Runtime.load(model, codec, device, threads=threads, adapter=adapter) as runtime:
                 for name in voice or (None,):
                     options["voice"] = name
                     spoken = _speak(runtime, lines, concurrency, options, progress)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from higgs_rt.cli.console import (
+    AdapterOption,
     CodecOption,
     DeviceOption,
     ModelOption,
@@ -29,6 +30,7 @@ def serve(
     port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 8000,
     model: ModelOption = None,
     codec: CodecOption = None,
+    adapter: AdapterOption = None,
     device: DeviceOption = "cpu",
     devices: Annotated[
         str | None,
@@ -113,6 +115,7 @@ def serve(
         options: dict[str, object] = {
             "--model": model,
             "--codec": codec,
+            "--adapter": adapter,
             "--backend": backend,
             "--max-batch": max_batch,
             "--max-queue": max_queue,
@@ -148,6 +151,7 @@ def serve(
             max_batch=max_batch,
             max_queue=max_queue,
             prefix_cache=prefix_cache,
+            adapter=adapter,
         )
     with runtime:
         config = make_config(

@@ -15,6 +15,7 @@ from rich.status import Status
 
 from higgs_rt.cli.console import (
     INTERRUPTED,
+    AdapterOption,
     CodecOption,
     DeviceOption,
     ModelOption,
@@ -75,6 +76,7 @@ def speak(
     scene: SceneOption = None,
     model: ModelOption = None,
     codec: CodecOption = None,
+    adapter: AdapterOption = None,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = 0,
     seed: SeedOption = None,
@@ -117,7 +119,9 @@ def speak(
 
     with (
         console().status("loading") as status,
-        Runtime.load(model, codec, device, threads=threads, max_batch=1) as runtime,
+        Runtime.load(
+            model, codec, device, threads=threads, max_batch=1, adapter=adapter
+        ) as runtime,
     ):
         request = runtime.submit(words, stream=stream, **options)
         _deliver(runtime, request, target, status, keeps_part=stream)

@@ -16,7 +16,7 @@ from higgs_rt.training.lora.examples import StreamIds
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
 # Trained in full on demand: tensors by their transformers names.
-AUDIO_EMBEDDINGS = "embed_audio_tokens"
+AUDIO_EMBEDDINGS = "embed_audio_tokens.embed_audio_tokens"
 AUDIO_HEAD = "audio_lm_head"
 # Fields with one name and meaning in both layouts.
 _COPIED = (
