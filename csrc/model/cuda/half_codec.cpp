@@ -198,6 +198,15 @@ class HalfCodecDecoder final : public CodecDecoder {
     host_input_ = device_.allocate_pinned(bytes);
     pcm_ = {device_, samples};
     host_pcm_ = device_.allocate_pinned(samples * sizeof(float));
+    // A graph has room for more items than a launch may fill; what is read there is thrown away.
+    clear(buffers_.a.get(), halves * sizeof(__half));
+    clear(buffers_.b.get(), halves * sizeof(__half));
+    clear(buffers_.x.get(), floats * sizeof(float));
+    clear(pcm_.get(), samples * sizeof(float));
+  }
+
+  void clear(void* memory, std::size_t bytes) {
+    check_cuda(cudaMemsetAsync(memory, 0, bytes, device_.stream()), kWhere, "cudaMemsetAsync");
   }
 
   std::size_t codes_of(const CodecWindow& window) const {
