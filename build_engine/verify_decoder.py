@@ -24,6 +24,7 @@ from build_engine.options import DecoderOptions
 from build_engine.verify_sequences import (
     FloatArray,
     IntArray,
+    Kernels,
     Position,
     Sequence,
     make_sequences,
@@ -219,9 +220,12 @@ class Difference:
     rms_logit: float
     max_logit: float
     agreement: float  # of arg-max per codebook, 0..1
+    kernels: Kernels  # of the native engine
 
 
-def compare(what: str, sequences: list[Sequence], prefill: bool) -> Difference:
+def compare(
+    what: str, sequences: list[Sequence], prefill: bool, kernels: Kernels = "best"
+) -> Difference:
     """The logits of each prompt's last row, or of all decode steps."""
     found, expected = [], []
     for sequence in sequences:
@@ -239,6 +243,7 @@ def compare(what: str, sequences: list[Sequence], prefill: bool) -> Difference:
         float(np.sqrt(np.mean(b**2))),
         float(np.abs(b).max()),
         float(np.mean(a.argmax(-1) == b.argmax(-1))),
+        kernels,
     )
 
 
@@ -251,14 +256,24 @@ def verify_decoder(
     *,
     rounding: bool,
     threads: int = 1,
-) -> tuple[Difference, Difference]:
-    """Prefill and decode differences of one pass (see `Interpreter` for `rounding`)."""
+) -> list[Difference]:
+    """Prefill and decode differences of one pass (see `Interpreter` for `rounding`): from the
+    engine's usual kernels, and without rounding first from its reference kernels.
+    """
     rng = np.random.default_rng(SEED)
-    sequences = make_sequences(model_dir, config, options, rng, threads)
+    kernels: Kernels = "best" if rounding else "reference"
+    sequences = make_sequences(model_dir, config, options, rng, threads, kernels)
     engine = NetworkEngine(graph, definition, config, options, sequences, rounding=rounding)
     with torch.inference_mode():
         run_all(engine, options, rng)
     for sequence in sequences:
         if len(sequence.logits) != len(sequence.columns):
             raise AssertionError("a column was not computed")
-    return compare("prefill", sequences, True), compare("decode", sequences, False)
+    phases = (("prefill", True), ("decode", False))
+    differences = [compare(what, sequences, prefill, kernels) for what, prefill in phases]
+    if not rounding:
+        again = make_sequences(model_dir, config, options, np.random.default_rng(SEED), threads)
+        for sequence, same in zip(sequences, again, strict=True):
+            sequence.expected = same.expected
+        differences += [compare(what, sequences, prefill) for what, prefill in phases]
+    return differences

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +18,11 @@ from build_engine.options import DecoderOptions
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
 Kind = Literal["text", "table", "audio"]
+# "best": what the engine itself chooses for this machine. "reference": fp64 inside each operation
+# (csrc/ops/cpu/isa_reference.cpp).
+Kernels = Literal["best", "reference"]
+
+_KERNELS_VARIABLE = "HIGGS_RT_CPU_ISA"
 
 DECODE_STEPS = 32
 MAX_SEQUENCES = 6
@@ -51,27 +59,47 @@ class Sequence:
         return max(index - len(self.prompt), -1)
 
 
+@contextmanager
+def _kernels(kernels: Kernels) -> Iterator[None]:
+    """CPU engines that are made inside use these kernels."""
+    if kernels == "best":
+        yield
+        return
+    before = os.environ.get(_KERNELS_VARIABLE)
+    os.environ[_KERNELS_VARIABLE] = kernels
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_KERNELS_VARIABLE]
+        else:
+            os.environ[_KERNELS_VARIABLE] = before
+
+
 def make_sequences(
     model_dir: Path,
     config: ModelConfig,
     options: DecoderOptions,
     rng: np.random.Generator,
     threads: int,
+    kernels: Kernels = "best",
 ) -> list[Sequence]:
-    """Ragged prompts of all kinds with random columns, and the native engine's logits."""
+    """Ragged prompts of all kinds with random columns, and the native engine's logits, computed
+    with the CPU kernels for this machine or with the reference kernels.
+    """
     from higgs_rt import _higgs_rt as native
 
     steps = min(DECODE_STEPS, options.max_seq_len // 2)
-    probe = native.Probe(
-        native.RuntimeConfig(
-            str(model_dir),
-            num_threads=threads,
-            max_batch=1,
-            max_sequence=options.max_seq_len,
-            max_step_tokens=64,
-            num_blocks=-(-options.max_seq_len // 16),
-        )
+    runtime_config = native.RuntimeConfig(
+        str(model_dir),
+        num_threads=threads,
+        max_batch=1,
+        max_sequence=options.max_seq_len,
+        max_step_tokens=64,
+        num_blocks=-(-options.max_seq_len // 16),
     )
+    with _kernels(kernels):
+        probe = native.Probe(runtime_config)
     codes_end = config.codebook_vocab - 2
     sequences = []
     for index in range(min(options.max_batch, MAX_SEQUENCES)):

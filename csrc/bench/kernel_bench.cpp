@@ -21,7 +21,7 @@ constexpr const char* kUsage =
     "  --seconds S  time of one measurement (default 0.25)\n"
     "  --only TEXT  only groups whose name contains TEXT (linear, codec, step ...)\n"
     "  --json FILE  also write the figures there\n"
-    "HIGGS_RT_CPU_ISA=generic|avx2|avx512 forces an instruction set.\n";
+    "HIGGS_RT_CPU_ISA=generic|avx2|avx512|reference forces the kernels.\n";
 
 higgs_rt::bench::Options parse(int argc, char** argv) {
   higgs_rt::bench::Options options;

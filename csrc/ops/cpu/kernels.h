@@ -85,8 +85,8 @@ struct Kernels {
 };
 
 // The table of the best instruction set of this machine, or of the one that the environment
-// variable HIGGS_RT_CPU_ISA (generic, avx2 or avx512) names. Throws kInvalidArgument for any other
-// value and kUnsupported for one that this machine or build lacks.
+// variable HIGGS_RT_CPU_ISA (generic, avx2, avx512 or reference) names. Throws kInvalidArgument for
+// any other value and kUnsupported for one that this machine or build lacks.
 const Kernels& select_kernels();
 
 namespace generic {
@@ -96,6 +96,9 @@ namespace avx2 {
 const Kernels& kernels();
 }
 namespace avx512 {
+const Kernels& kernels();
+}
+namespace reference {  // fp64 inside, slow: what the others are held against
 const Kernels& kernels();
 }
 

@@ -24,10 +24,11 @@ void CpuOps::rope(const TensorView& x, const TensorView& positions, const Tensor
         float* low = x.as<float>() + (r * heads + h) * dim;
         float* high = low + half;
         for (std::int64_t i = 0; i < half; ++i) {
-          const float cosine = angles[2 * i], sine = angles[2 * i + 1];
-          const float a = low[i], b = high[i];
-          low[i] = a * cosine - b * sine;
-          high[i] = b * cosine + a * sine;
+          // In fp64: a rounding each, whether or not the compiler joins products and sums.
+          const double cosine = angles[2 * i], sine = angles[2 * i + 1];
+          const double a = low[i], b = high[i];
+          low[i] = static_cast<float>(a * cosine - b * sine);
+          high[i] = static_cast<float>(b * cosine + a * sine);
         }
       }
     }

@@ -26,11 +26,13 @@ const Candidate* candidates() {
        avx512::kernels},
       {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), avx2::kernels},
       {"generic", true, generic::kernels},
+      {"reference", true, reference::kernels},
       {nullptr, false, nullptr}};
 #else
   static const Candidate all[] = {{"avx512", false, nullptr},
                                   {"avx2", false, nullptr},
                                   {"generic", true, generic::kernels},
+                                  {"reference", true, reference::kernels},
                                   {nullptr, false, nullptr}};
 #endif
   return all;
@@ -50,7 +52,7 @@ const Kernels& select_kernels() {
     }
   }
   fail(ErrorCode::kInvalidArgument, "ops",
-       "HIGGS_RT_CPU_ISA: expected generic, avx2 or avx512, got ", wanted);
+       "HIGGS_RT_CPU_ISA: expected generic, avx2, avx512 or reference, got ", wanted);
 }
 
 }  // namespace higgs_rt

@@ -34,10 +34,10 @@ struct CpuBackend {
   std::unique_ptr<Ops> ops;
 };
 
-// Instruction sets that this machine has.
+// Kernel tables that this machine has.
 inline std::vector<const char*> isas() {
   std::vector<const char*> found;
-  for (const char* isa : {"generic", "avx2", "avx512"}) {
+  for (const char* isa : {"generic", "avx2", "avx512", "reference"}) {
     try {
       CpuBackend backend(1, isa);
       found.push_back(isa);

@@ -46,6 +46,19 @@ TEST("linear agrees with a double-precision product on every instruction set") {
   }
 }
 
+TEST("the reference kernels round a product once") {
+  CpuBackend ops(2, "reference");
+  const Tensor x = random_tensor({5, 3000});
+  const Tensor weight = random_tensor({33, 3000}, DType::kBF16);
+  const Tensor out = zeros({5, 33});
+  ops->linear(x, weight, out);
+  const std::vector<double> expected = reference(x, weight);
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    const double half_ulp = std::ldexp(1.0, std::ilogb(expected[i]) - 24);
+    EXPECT(std::abs(out.as<float>()[i] - expected[i]) <= half_ulp * 1.001);
+  }
+}
+
 TEST("linear adds to its output when it accumulates") {
   CpuBackend ops;
   const Tensor x = random_tensor({7, 50}), weight = random_tensor({21, 50});

@@ -157,7 +157,8 @@ TEST("gather_rows and store_kv move rows") {
 }
 
 TEST("make_cpu_ops refuses unknown instruction sets, make_cuda_ops says what is missing") {
-  EXPECT_THROWS(CpuBackend(1, "sse9"), "HIGGS_RT_CPU_ISA: expected generic, avx2 or avx512");
+  EXPECT_THROWS(CpuBackend(1, "sse9"),
+                "HIGGS_RT_CPU_ISA: expected generic, avx2, avx512 or reference");
   // A build with CUDA has them, but not for this device.
   const std::string text = thrown([] { make_cuda_ops(cpu()); });
   EXPECT(text.find("built without CUDA") != text.npos || text.find("a CUDA device") != text.npos);

@@ -26,16 +26,23 @@ HIGGS_INLINE void store_n(float* p, V v, std::int64_t n) {
   }
 }
 
+// In fp64, because an error of the scale is one of the whole row; beside the products it costs
+// nothing.
 template <class W>
 inline void rms_norm(const float* x, const W* weight, float eps, float* out, std::int64_t size) {
-  V squares{};
+  VD squares{};
   each_vector(size, [&](std::int64_t i, std::int64_t n) {
-    const V v = load_n(x + i, n);
-    squares = fma(v, v, squares);
+    const VD v = __builtin_convertvector(load_n(x + i, n), VD);
+    squares += v * v;
   });
-  const float scale = 1.0f / __builtin_sqrtf(sum(squares) / static_cast<float>(size) + eps);
+  double total = 0.0;
+  for (int l = 0; l < kWidth; ++l) total += squares[l];
+  const double mean = total / static_cast<double>(size);
+  const double scale = 1.0 / __builtin_sqrt(mean + static_cast<double>(eps));
   each_vector(size, [&](std::int64_t i, std::int64_t n) {
-    store_n(out + i, load_n(x + i, n) * scale * load_n(weight + i, n), n);
+    const VD v = __builtin_convertvector(load_n(x + i, n), VD);
+    const VD w = __builtin_convertvector(load_n(weight + i, n), VD);
+    store_n(out + i, __builtin_convertvector(v * scale * w, V), n);
   });
 }
 

@@ -32,6 +32,7 @@ constexpr int kWidth = 4;
 #endif
 
 typedef float V __attribute__((vector_size(kWidth * 4)));
+typedef double VD __attribute__((vector_size(kWidth * 8)));
 typedef std::int32_t VI __attribute__((vector_size(kWidth * 4)));
 typedef std::uint16_t VH __attribute__((vector_size(kWidth * 2)));
 typedef float V4 __attribute__((vector_size(16)));
