@@ -37,6 +37,12 @@ def _build(
     model: Annotated[Path | None, typer.Option(help="Checkpoint, either layout.")] = None,
     output: Annotated[Path | None, typer.Option(help="Plan folder; DIR/tensorrt is found.")] = None,
     codec: Annotated[Path | None, typer.Option(help="Codec; default: MODEL/codec.")] = None,
+    adapter: Annotated[
+        Path | None,
+        typer.Option(
+            help="LoRA adapter: OUTPUT becomes a new model folder, merged, with plans in tensorrt/."
+        ),
+    ] = None,
     backend: Annotated[
         str | None, typer.Option(help="tensorrt or tensorrt_rtx; default: what is installed.")
     ] = None,
@@ -85,6 +91,8 @@ def _build(
             max_prompt_table=max_prompt_table,
         ),
     )
+    if adapter is not None:
+        model, output = _merged(model, adapter, output)
     with ConsoleReport() as report:
         build(
             model,
@@ -95,6 +103,18 @@ def _build(
             check_available_memory=memory_check,
         )
     say(f"wrote {output}; python -m build_engine verify {output} --model {model}")
+
+
+def _merged(model: Path, adapter: Path, output: Path) -> tuple[Path, Path]:
+    """(the merged model, which a plan's hash must belong to, and its plan folder)."""
+    try:
+        from higgs_rt.training.lora.merge import merge
+    except ImportError as error:
+        raise BuildError(
+            f"[--adapter] expected torch (pip install 'higgs-rt[train]'), got: {error}"
+        ) from None
+    merge(model, adapter, output)
+    return output, output / "tensorrt"
 
 
 @app.command()
