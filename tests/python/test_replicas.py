@@ -20,11 +20,14 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
 from websockets.sync.client import connect
 
-from higgs_rt import InvalidRequestError
+from higgs_rt import HiggsError, InvalidRequestError, Runtime
+from higgs_rt.server import ServerSettings, create_app
 from higgs_rt.server.fleet_metrics import merged
-from higgs_rt.server.replicas import parse_devices
+from higgs_rt.server.front import create_front
+from higgs_rt.server.replicas import Fleet, parse_devices
 from higgs_rt.server.routing import Hint, State, choose, hint_of
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="replicas answer on Unix sockets")
@@ -104,6 +107,44 @@ def test_metrics_are_labelled() -> None:
     assert len(families) == 1
     found = {sample.labels["replica"]: sample.value for sample in families[0].samples}
     assert found == {"0": 3.0, "1": 4.0}
+
+
+def test_the_front_checks_before_it_chooses() -> None:
+    fleet = Fleet(["cpu"], [], places=2, max_batch=1)  # never started
+    front = create_front(fleet, ServerSettings(api_keys=("key",), max_body_bytes=1000))
+    client = TestClient(front, base_url="http://front")  # its lifespan does not run
+    assert client.post("/v1/audio/speech", json=BODY).status_code == 401
+    key = {"Authorization": "Bearer key"}
+    answer = client.post("/v1/audio/speech", json=BODY, headers=key)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
+    assert answer.headers["retry-after"] == "2"
+    assert client.post("/v1/audio/speech", content=b"x" * 2000, headers=key).status_code == 413
+    foreign = {**key, "Origin": "http://elsewhere"}
+    assert client.post("/v1/audio/speech", json=BODY, headers=foreign).status_code == 403
+    assert client.get("/metrics").status_code == 401
+    assert client.get("/healthz").json()["replicas"][0]["state"] == "starting"
+    assert client.get("/readyz").status_code == 503
+    with client.websocket_connect("/v1/audio/speech/stream") as session:
+        session.send_json({"type": "session.start", "api_key": "another"})
+        assert session.receive_json()["error"]["code"] == "invalid_api_key"
+    with client.websocket_connect("/v1/audio/speech/stream") as session:
+        session.send_json({"type": "session.start", "api_key": "key"})
+        assert session.receive_json()["error"]["code"] == "not_ready"
+
+
+def test_a_server_that_only_fails_says_so(random_model: Path) -> None:
+    with Runtime.load(random_model, threads=1) as runtime:
+        app = create_app(runtime, ServerSettings())
+        client, service = TestClient(app), app.state.service
+        for _ in range(5):
+            service.note(InvalidRequestError("[input] expected text"))  # not its fault
+        service.note(HiggsError("the engine failed"))
+        service.note(HiggsError("the engine failed"))
+        assert client.get("/healthz").status_code == 200
+        service.note(HiggsError("the engine failed"))
+        assert client.get("/healthz").status_code == client.get("/readyz").status_code == 503
+        service.note(None)
+        assert client.get("/healthz").status_code == 200
 
 
 class Served:
