@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -22,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "demo_voice"))
 import flite_speech
 from corpus import finish, grammar_line, normal_form, salad_line, word_list
 from lexicon import LARGE, SMALL, vocabulary
@@ -66,7 +64,8 @@ def training_lines(count: int, words: list[str], held_out: set[str]) -> list[str
     """`count` distinct lines of the demo's three kinds, none of them held out."""
     rng = random.Random(SEED)
     common = vocabulary(LARGE)
-    seen, lines = set(held_out), []
+    seen = set(held_out)
+    lines: list[str] = []
     while len(lines) < count:
         kind = rng.random()
         if kind < 0.4:

@@ -220,7 +220,7 @@ def test_merged_and_unmerged_adapters_speak_alike(
     assert not all(map(np.array_equal, unmerged, base))
     for layout in ("transformers", "original"):
         output = tmp_path / layout
-        assert merge(model, adapter, output, layout=layout) == 2 * 10 + 2  # type: ignore[arg-type]
+        assert merge(model, adapter, output, layout=layout) == 2 * 10 + 2
         assert StoredTensors(output).is_original == (layout == "original")
         assert all(map(np.array_equal, columns(output), unmerged)), layout
     assert all(map(np.array_equal, columns(model), base))  # the adapter off: as before
