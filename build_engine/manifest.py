@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from build_engine.backend import Package
-from build_engine.checkpoint import MappedCheckpoint, checkpoint_hash
+from build_engine.checkpoint import MappedCheckpoint, checkpoint_hash, content_sha256
 from build_engine.codec import context_frames
 from build_engine.definition import Definition
 from build_engine.dtypes import item_size
@@ -46,6 +46,7 @@ def _plan_fields(built: BuiltPlan, network_hash: str, directory: Path) -> Entry:
         "plan_bytes": built.plan_bytes,
         "network_hash": network_hash,
         "checkpoint_hash": checkpoint_hash(directory),
+        "checkpoint_sha256": content_sha256(directory),
     }
 
 

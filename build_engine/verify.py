@@ -16,7 +16,7 @@ import torch
 
 from build_engine.backend import load_package
 from build_engine.build import Codec, Decoder, Workshop
-from build_engine.checkpoint import checkpoint_hash
+from build_engine.checkpoint import checkpoint_hash, content_sha256
 from build_engine.errors import BuildError
 from build_engine.manifest import FILE, Entry, decoder_options, read_manifest, require
 from build_engine.options import DecoderOptions
@@ -215,6 +215,7 @@ def verify(
     if "decoder" in manifest:
         entry = manifest["decoder"]
         require(path, entry, "checkpoint_hash", checkpoint_hash(model_dir))
+        require(path, entry, "checkpoint_sha256", content_sha256(model_dir))
         require(path, entry, "attention", package.attention)
         options = decoder_options(path, entry)
         decoder = workshop.decoder(model_dir, options)
@@ -225,6 +226,7 @@ def verify(
     if "codec" in manifest:
         entry = manifest["codec"]
         require(path, entry, "checkpoint_hash", checkpoint_hash(codec_dir))
+        require(path, entry, "checkpoint_sha256", content_sha256(codec_dir))
         codec = workshop.codec(codec_dir)
         require(path, entry, "network_hash", codec.graph.hash())
         checks += check_codec(codec, model_dir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import runpy
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from build_engine import backend, build, plan
-from build_engine.checkpoint import MappedCheckpoint, checkpoint_hash
+from build_engine.checkpoint import MappedCheckpoint, checkpoint_hash, content_sha256
 from build_engine.cli import app
 from build_engine.codec import context_frames
 from build_engine.dtypes import convert, to_float32
@@ -275,6 +276,7 @@ def test_a_broken_checkpoint_is_named(plans: Path, model: Path, tmp_path: Path) 
         ("backend", lambda m: m.pop("backend")),
         ("backend_version", lambda m: m.update(backend_version="1.2.0")),
         ("checkpoint_hash", lambda m: m["decoder"].update(checkpoint_hash="fnv1a64:0")),
+        ("checkpoint_sha256", lambda m: m["codec"].update(checkpoint_sha256="0")),
         ("network_hash", lambda m: m["decoder"].update(network_hash="fnv1a64:0")),
         ("attention", lambda m: m["decoder"].update(attention="mask")),
         ("decoder.plan", lambda m: m["decoder"].update(plan="../decoder.plan")),
@@ -324,6 +326,19 @@ def test_hash_is_defined_by_its_documentation(tmp_path: Path) -> None:
     for byte in stream:
         value = ((value ^ byte) * 1099511628211) % 2**64
     assert checkpoint_hash(tmp_path) == f"fnv1a64:{value:016x}"
+    name = b"model.safetensors\0" + len(raw).to_bytes(8, "little")
+    assert content_sha256(tmp_path) == hashlib.sha256(b"{}" + name + raw).hexdigest()
+
+
+def test_a_number_between_the_samples_changes_only_the_whole_hash(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    values = np.arange(1000, dtype=np.float32)
+    hashes = []
+    for _ in range(2):
+        write_safetensors(tmp_path / "model.safetensors", {"a": values})
+        hashes.append((checkpoint_hash(tmp_path), content_sha256(tmp_path)))
+        values[100] += 1
+    assert hashes[0][0] == hashes[1][0] and hashes[0][1] != hashes[1][1]
 
 
 @pytest.mark.parametrize("layout", ["original", "transformers"])
