@@ -49,11 +49,16 @@ speak: $(VENV)/.package
 
 test: test-cpp test-python test-speech
 
-# $(call cmake_tests,build directory,configure options,ctest options)
-define cmake_tests
+# $(call cmake_build,build directory,configure options)
+define cmake_build
 	$(BIN)/cmake -S . -B $(1) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
 		-DHIGGS_RT_TESTS=ON -DHIGGS_RT_WERROR=ON $(2) > $(1).configure.log || { cat $(1).configure.log; exit 1; }
 	$(BIN)/cmake --build $(1) -j $(JOBS)
+endef
+
+# $(call cmake_tests,build directory,configure options,ctest options)
+define cmake_tests
+	$(call cmake_build,$(1),$(2))
 	$(BIN)/ctest --test-dir $(1) -j $(JOBS) --output-on-failure $(3)
 endef
 
@@ -61,8 +66,11 @@ test-cpp: $(VENV)/.test-tools
 	@mkdir -p build
 	$(call cmake_tests,build/release,)
 
+# Besides the package, the tests install and use the C++ library.
 test-python: $(VENV)/.test-tools $(VENV)/.package
-	$(BIN)/python -m pytest -m 'not speech'
+	@mkdir -p build
+	$(call cmake_build,build/release,)
+	HIGGS_RT_BUILD_DIR=build/release $(BIN)/python -m pytest -m 'not speech'
 
 test-speech: $(VENV)/.test-tools $(VENV)/.package
 	$(BIN)/python -m pytest -m speech -s

@@ -1,6 +1,7 @@
-/* Speaks with a model directory and text token ids, chunk by chunk, and writes raw fp32 samples:
- *   speak_c MODEL_DIR OUT.f32 ID ID ID ...
- * Play with: ffplay -f f32le -ar 24000 OUT.f32 */
+/* Speaks a text and writes a WAV file while the speech is made:
+ *   speak_c MODEL_DIR OUT.wav TEXT [VOICE [SEED]]
+ * As examples/cpp/speak.cpp, in C. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -11,57 +12,84 @@ static int fail(const char* what) {
   return 1;
 }
 
-static int read_all(higgs_stream* stream, FILE* file) {
+static void write_integer(FILE* file, uint32_t value, int bytes) {
+  for (int i = 0; i < bytes; ++i) fputc((int)((value >> (8 * i)) & 0xff), file);
+}
+
+/* Mono, 16 bits. Written again at the end, when the size is known. */
+static void write_header(FILE* file, uint32_t rate, uint32_t bytes) {
+  rewind(file);
+  fputs("RIFF", file);
+  write_integer(file, 36 + bytes, 4);
+  fputs("WAVEfmt ", file);
+  write_integer(file, 16, 4);
+  write_integer(file, 1, 2); /* PCM */
+  write_integer(file, 1, 2); /* channels */
+  write_integer(file, rate, 4);
+  write_integer(file, 2 * rate, 4);
+  write_integer(file, 2, 2);
+  write_integer(file, 16, 2);
+  fputs("data", file);
+  write_integer(file, bytes, 4);
+}
+
+static int write_speech(higgs_stream* stream, FILE* file, uint32_t rate) {
   higgs_chunk chunk = HIGGS_STRUCT(higgs_chunk);
   higgs_status status;
-  size_t samples = 0;
+  uint32_t samples = 0;
+  write_header(file, rate, 0);
   while ((status = higgs_stream_next(stream, -1, &chunk)) == HIGGS_OK) {
-    fwrite(chunk.pcm, sizeof(float), chunk.num_samples, file);
-    samples += chunk.num_samples;
+    for (size_t i = 0; i < chunk.num_samples; ++i) { /* samples are within [-1, 1] */
+      write_integer(file, (uint32_t)lrintf(chunk.pcm[i] * 32767.0F), 2);
+    }
+    samples += (uint32_t)chunk.num_samples;
   }
   if (status != HIGGS_END) return fail("speech");
-  printf("%zu samples\n", samples);
+  write_header(file, rate, 2 * samples);
+  printf("%.2f s of speech\n", samples / (double)rate);
   return 0;
 }
 
-static int speak(higgs_runtime* runtime, const char* path, int count, char** words) {
-  higgs_request request;
-  higgs_segment prompt = {HIGGS_SEGMENT_TEXT, (size_t)count, NULL, NULL};
+static int speak(higgs_speaker* speaker, int argc, char** argv) {
+  higgs_model_info info = HIGGS_STRUCT(higgs_model_info);
+  higgs_speak_options options;
   higgs_stream* stream = NULL;
-  FILE* file = fopen(path, "wb");
-  int32_t* ids = malloc((size_t)count * sizeof *ids);
-  int result = 1;
-  if (file != NULL && ids != NULL) {
-    for (int i = 0; i < count; ++i) ids[i] = atoi(words[i]);
-    prompt.ids = ids;
-    higgs_request_init(&request, sizeof request);
-    request.prompt = &prompt;
-    request.num_segments = 1;
-    request.max_columns = 500;
-    request.stream = 1;
-    result = higgs_submit(runtime, &request, &stream) == HIGGS_OK ? read_all(stream, file)
-                                                                  : fail("submit");
-  } else {
-    perror(path);
+  FILE* file;
+  int result;
+  if (higgs_runtime_info(higgs_speaker_runtime(speaker), &info) != HIGGS_OK) return fail("info");
+  if (higgs_speak_options_init(speaker, &options, sizeof options) != HIGGS_OK) {
+    return fail("options");
   }
+  if (argc > 4) options.voice = argv[4];
+  if (argc > 5) options.seed = strtoull(argv[5], NULL, 10);
+  if (higgs_speak(speaker, argv[3], &options, &stream) != HIGGS_OK) return fail("speak");
+  file = fopen(argv[2], "wb");
+  if (file == NULL) {
+    perror(argv[2]);
+    higgs_stream_free(stream);
+    return 1;
+  }
+  result = write_speech(stream, file, (uint32_t)info.sample_rate);
   higgs_stream_free(stream);
-  free(ids);
-  if (file != NULL) fclose(file);
+  if (fclose(file) != 0) {
+    perror(argv[2]);
+    result = 1;
+  }
   return result;
 }
 
 int main(int argc, char** argv) {
   higgs_runtime_config config;
-  higgs_runtime* runtime = NULL;
+  higgs_speaker* speaker = NULL;
   int result;
-  if (argc < 4) {
-    fprintf(stderr, "usage: speak_c MODEL_DIR OUT.f32 ID ID ID ...\n");
+  if (argc < 4 || argc > 6) {
+    fprintf(stderr, "usage: speak_c MODEL_DIR OUT.wav TEXT [VOICE [SEED]]\n");
     return 2;
   }
   higgs_runtime_config_init(&config, sizeof config);
   config.model_dir = argv[1];
-  if (higgs_runtime_load(&config, &runtime) != HIGGS_OK) return fail("load");
-  result = speak(runtime, argv[2], argc - 3, argv + 3);
-  higgs_runtime_free(runtime);
+  if (higgs_speaker_load(&config, NULL, &speaker) != HIGGS_OK) return fail("load");
+  result = speak(speaker, argc, argv);
+  higgs_speaker_free(speaker);
   return result;
 }
