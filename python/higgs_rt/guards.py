@@ -44,14 +44,19 @@ class Guard:
 
     def watch_codes(self, frames: NDArray[np.int32]) -> int | None:
         """frames [num_codebooks, n]. How many to keep when a loop is found in them."""
-        for index, code in enumerate(frames[0].tolist()):
-            repeats = self._last == code
-            self._runs = np.where(repeats, self._runs + 1, np.maximum(self._runs - 4, 0))
-            self._last[1:] = self._last[:-1]
-            self._last[0] = code
-            if (self._runs >= self._needed).any():
-                return index + 1
-        return None
+        codes = np.asarray(frames[0], np.int32)
+        if codes.size == 0:
+            return None
+        periods = len(self._last)
+        seen = np.concatenate([self._last[::-1], codes])
+        before = np.lib.stride_tricks.sliding_window_view(seen, periods)[:-1, ::-1]
+        # A run grows by one, or falls by four but not below zero: a walk with a floor, whose
+        # height is that over its lowest point so far.
+        walk = np.where(before == codes[:, None], 1, -4).cumsum(axis=0)
+        runs = np.maximum(walk + self._runs, walk - np.minimum.accumulate(walk, axis=0))
+        found = (runs >= self._needed).any(axis=1)
+        self._runs, self._last = runs[-1], seen[: -periods - 1 : -1]
+        return int(found.argmax()) + 1 if found.any() else None
 
     def watch_samples(self, samples: NDArray[np.float32]) -> int | None:
         """samples of whole frames. How many frames to keep when there was silence for too long."""
