@@ -86,22 +86,6 @@ class LinearBench {
     }
   }
 
-  // Says which weights come after `product` of layer `copy`, as the decoder does.
-  void hint(int product, std::size_t copy) {
-    const auto of = [&](int p, std::size_t i) {
-      return weights_[p][i % weights_[p].size()].view();
-    };
-    const TensorView ffn = of(kFfnInput, copy);
-    if (product == kAttentionInput) ops_->read_ahead(of(kAttentionOutput, copy));
-    if (product == kAttentionInput || product == kAttentionOutput) {
-      ops_->read_ahead(ffn.first(kFfn), ffn.slice(kFfn, kFfn));
-    }
-    if (product == kFfnInput) ops_->read_ahead(of(kFfnOutput, copy));
-    if (product == kFfnOutput) {
-      ops_->read_ahead(copy + 1 == kLayers ? of(kLogits, 0) : of(kAttentionInput, copy + 1));
-    }
-  }
-
   // The product alone, by cuBLASLt.
   void run_cublas(int product, std::int64_t rows, std::size_t copy) {
     const std::vector<Tensor>& all = weights_[product];
@@ -220,9 +204,8 @@ void bench_cuda_linear(const Report& report) {
       }
       one(kLogits, 0);
     };
-    const double own = bench.time(seconds, [&] {
-      step([&](int p, std::size_t i) { bench.hint(p, i), bench.run(p, rows, i); });
-    });
+    const double own =
+        bench.time(seconds, [&] { step([&](int p, std::size_t i) { bench.run(p, rows, i); }); });
     const double other = bench.time(
         seconds, [&] { step([&](int p, std::size_t i) { bench.run_cublas(p, rows, i); }); });
     lines.push_back({"step: 28 layers and head", rows, own, other, bytes});

@@ -7,8 +7,7 @@
 
 #include "bench/cuda_linear_bench.h"
 #include "model/decoder.h"
-#include "ops/cuda/cuda_ops.h"
-#include "ops/cuda/next_weights.h"
+#include "ops/ops.h"
 
 namespace higgs_rt::bench {
 
@@ -40,8 +39,6 @@ class StepBench {
     count_ = integers(count), position_ = integers(position), slot_ = integers(slot);
     columns_ = integers(std::vector<std::int32_t>(kMaxRows * 8, 5));
   }
-
-  ReadAheadBytes& read_ahead() { return static_cast<CudaOps&>(*ops_).read_ahead_bytes(); }
 
   // Median microseconds of a step of `rows` sequences at position kPosition.
   double time(std::int64_t rows, double seconds) {
@@ -116,46 +113,6 @@ class StepBench {
   TensorView count_, position_, slot_, columns_;
 };
 
-constexpr double kMB = 1e6;
-
-void print_times(StepBench& bench, const char* name, double seconds,
-                 std::initializer_list<std::int64_t> row_counts) {
-  std::printf("%-44s", name);
-  for (const std::int64_t rows : row_counts) std::printf(" %8.1f", bench.time(rows, seconds));
-  std::printf("\n");
-  std::fflush(stdout);
-}
-
-void sweep(StepBench& bench, double seconds) {
-  const auto try_own = [&](double qkv, double o, double ffn, std::uint32_t piece, int tiles) {
-    ReadAheadBytes& s = bench.read_ahead();
-    s.attention_input = static_cast<std::int64_t>(qkv * kMB);
-    s.linear = static_cast<std::int64_t>(o * kMB);
-    s.ffn_input = static_cast<std::int64_t>(ffn * kMB);
-    s.piece = piece, s.tiles = tiles;
-    char name[80];
-    std::snprintf(name, sizeof name, "qkv %g linear %g ffn %g MB piece %u tiles %d", qkv, o, ffn,
-                  piece, tiles);
-    print_times(bench, name, seconds, {1, 8, 16});
-  };
-  std::printf("rows 1, 8, 16\n");
-  for (const double mb : {0.0, 4.0, 8.0, 12.0, 16.0, 24.0}) try_own(mb, mb, mb, 4096, 2);
-  for (const double qkv : {0.0, 18.9, 26.0, 34.0}) try_own(qkv, 12, 12, 4096, 2);
-  for (const double ffn : {0.0, 6.0, 20.0}) try_own(18.9, 12, ffn, 4096, 2);
-  for (const double linear : {0.0, 6.0, 20.0}) try_own(18.9, linear, 12, 4096, 2);
-  for (const int tiles : {0, 1, 3, 4, 8, 100}) try_own(18.9, 12, 12, 4096, tiles);
-  for (const std::uint32_t piece : {512U, 1024U, 2048U, 16384U}) try_own(18.9, 12, 12, piece, 2);
-  try_own(0, 0, 0, 4096, 2);
-  std::printf("rows 32, 64, 128\n");
-  for (const double small : {0.0, 3.0, 6.0, 12.0, 20.0}) {
-    bench.read_ahead() = {};
-    bench.read_ahead().small = static_cast<std::int64_t>(small * kMB);
-    char name[80];
-    std::snprintf(name, sizeof name, "small %g MB", small);
-    print_times(bench, name, seconds, {32, 64, 128});
-  }
-}
-
 // How fast one streaming product is by the size of its weight.
 void long_products(Device& device, double seconds) {
   const std::unique_ptr<Ops> ops = make_cuda_ops(device);
@@ -192,7 +149,7 @@ void long_products(Device& device, double seconds) {
       const double us = timing.median / static_cast<double>(count);
       const double moved = 2.0 * static_cast<double>(outputs * inputs);
       std::printf("store [%7lld, %lld] %6.0f MB  %8.2f us  %5.0f GB/s\n",
-                  static_cast<long long>(outputs), static_cast<long long>(inputs), moved / kMB, us,
+                  static_cast<long long>(outputs), static_cast<long long>(inputs), moved / 1e6, us,
                   moved / us / 1e3);
       std::fflush(stdout);
     }
@@ -202,20 +159,16 @@ void long_products(Device& device, double seconds) {
 }  // namespace
 
 void bench_cuda_step(const Report& report) {
-  const bool wants_sweep = report.options().filter == "cuda sweep";
-  if (!report.wants("cuda decoder") && !wants_sweep) return;
+  const bool wants_steps = report.wants("cuda decoder"), wants_long = report.wants("cuda long");
+  if (!wants_steps && !wants_long) return;
   const std::unique_ptr<Device> device = make_device(report.options().device);
   const double seconds = report.options().seconds;
-  if (wants_sweep) long_products(*device, seconds);
+  if (wants_long) long_products(*device, seconds);
+  if (!wants_steps) return;
   StepBench bench(*device);
-  if (wants_sweep) return sweep(bench, seconds);
-  const ReadAheadBytes kept = bench.read_ahead();
   for (const std::int64_t rows : {1, 4, 8, 16, 32, 64, 128, 256}) {
-    bench.read_ahead() = kept;
-    const double own = bench.time(rows, seconds);
-    bench.read_ahead() = {};
-    std::printf("decoder step, rows %4lld  %9.2f us  without reading ahead %9.2f us\n",
-                static_cast<long long>(rows), own, bench.time(rows, seconds));
+    std::printf("decoder step, rows %4lld  %9.2f us\n", static_cast<long long>(rows),
+                bench.time(rows, seconds));
     std::fflush(stdout);
   }
 }

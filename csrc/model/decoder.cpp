@@ -52,13 +52,9 @@ TensorView Decoder::forward(const DecoderBatch& batch, const KvCache& cache) {
   embed(batch, split);
   for (std::size_t i = 0; i < weights_.layers.size(); ++i) {
     const LayerWeights& layer = weights_.layers[i];
-    const bool last = i + 1 == weights_.layers.size();
-    const std::int64_t audio = split.rows - split.text;
-    const Next after{last ? weights_.audio_head : weights_.layers[i + 1].q, {}};
-    attention(i, batch, split, cache.keys[i], cache.values[i], cache.layout);
-    feed_forward(layer.text, 0, split.text,
-                 audio == 0 ? after : Next{layer.audio.ffn.gate, layer.audio.ffn.up});
-    feed_forward(layer.audio, split.text, audio, after);
+    attention(layer, batch, split, cache.keys[i], cache.values[i], cache.layout);
+    feed_forward(layer.text, 0, split.text);
+    feed_forward(layer.audio, split.text, split.rows - split.text);
   }
   const std::int64_t wanted = batch.logit_rows.dim(0);
   const TensorView logits = logits_.view().first(wanted);
@@ -86,17 +82,13 @@ void Decoder::embed(const DecoderBatch& batch, const Split& split) {
 }
 
 // Adds the attention of all rows to the residual stream.
-void Decoder::attention(std::size_t index, const DecoderBatch& batch, const Split& split,
+void Decoder::attention(const LayerWeights& layer, const DecoderBatch& batch, const Split& split,
                         const TensorView& keys, const TensorView& values, const KvLayout& layout) {
-  const LayerWeights& layer = weights_.layers[index];
-  const FfnWeights& ffn = split.text != 0 ? layer.text.ffn : layer.audio.ffn;
   const std::int64_t rows = split.rows;
   const TensorView x = hidden_.view().first(rows);
   const Shape q_shape = {rows, config_.num_heads, config_.head_dim};
   const Shape kv_shape = {rows, config_.num_kv_heads, config_.head_dim};
   const TensorView q = as_shape(q_, q_shape);
-  ops_.read_ahead(layer.o);
-  ops_.read_ahead(ffn.gate, ffn.up);
   ops_.attention_input(x,
                        {.num_text_rows = split.text,
                         .text_norm = layer.text.input_norm,
@@ -116,23 +108,19 @@ void Decoder::attention(std::size_t index, const DecoderBatch& batch, const Spli
   ops_.attention(q, keys, values,
                  {batch.sequence, batch.position, batch.block_table, layout, batch.single_rows},
                  as_shape(out, q_shape));
-  ops_.read_ahead(ffn.gate, ffn.up);
   ops_.linear(out, layer.o, x, /*accumulate=*/true);
 }
 
 // Adds the FFN of one modality to its rows [begin, begin + count) of the residual stream.
-void Decoder::feed_forward(const PathWeights& path, std::int64_t begin, std::int64_t count,
-                           const Next& next) {
+void Decoder::feed_forward(const PathWeights& path, std::int64_t begin, std::int64_t count) {
   if (count == 0) return;
   const TensorView x = hidden_.view().slice(begin, count);
   const Shape shape = {count, path.ffn.gate.dim(0)};
   const TensorView activated = as_shape(gate_, shape);
-  ops_.read_ahead(path.ffn.down);
   ops_.ffn_input(x,
                  {path.post_attention_norm, config_.rms_norm_eps, path.ffn.gate, path.ffn.up,
                   normed_.view().first(count), as_shape(up_, shape)},
                  activated);
-  ops_.read_ahead(next.weight, next.beside);
   ops_.linear(activated, path.ffn.down, x, /*accumulate=*/true);
 }
 

@@ -53,14 +53,9 @@ class Decoder {
     std::int64_t rows = 0;
   };
   void embed(const DecoderBatch& batch, const Split& split);
-  void attention(std::size_t index, const DecoderBatch& batch, const Split& split,
+  void attention(const LayerWeights& layer, const DecoderBatch& batch, const Split& split,
                  const TensorView& keys, const TensorView& values, const KvLayout& layout);
-  // `next`: the weights that the step reads after this FFN's.
-  struct Next {
-    TensorView weight, beside;
-  };
-  void feed_forward(const PathWeights& path, std::int64_t begin, std::int64_t count,
-                    const Next& next);
+  void feed_forward(const PathWeights& path, std::int64_t begin, std::int64_t count);
 
   ModelConfig config_;
   ModelWeights weights_;

@@ -68,7 +68,8 @@ class Ops {
                         const TensorView& k_cache, const TensorView& v_cache) = 0;
 
   // On CUDA the three tensors are filled by copies before the step, never by a kernel: they may be
-  // read before the kernels ahead have finished (core/cuda/launch.cuh).
+  // read before the kernels ahead have finished (core/cuda/launch.cuh). So may, with single_rows,
+  // the cache at all positions before a row's own: earlier steps wrote them.
   struct AttentionBatch {
     TensorView sequence;     // [R] i32: sequence of each row
     TensorView position;     // [R] i32: row i attends to positions 0..position[i] of its sequence
@@ -139,12 +140,6 @@ class Ops {
   };
   // x [R, H] fp32, out [L, K * V] fp32.
   virtual void head(const TensorView& x, const HeadInput& input, const TensorView& out);
-
-  // A hint, which changes no result: the stages after the next one read `weight` from its
-  // beginning, in step with `beside` where it is given. Said several times, in that order. The next
-  // attention_input, ffn_input or linear takes what was said: a device may fetch those weights
-  // while it runs. The default ignores it.
-  virtual void read_ahead(const TensorView& weight, const TensorView& beside = {});
 
   // --- Codec decoder (specification 8.1); time is the last axis ------------------------------
 

@@ -12,8 +12,6 @@ TensorView as_rows(const TensorView& heads) {
 
 }  // namespace
 
-void Ops::read_ahead(const TensorView&, const TensorView&) {}
-
 void Ops::embed_audio(const ColumnInput& input, const TensorView& out) {
   gather_columns(input.index, input.given, input.last, input.columns);
   embed_columns(input.table, input.columns, out);

@@ -3,10 +3,12 @@
 //
 // The rule. A kernel launched by launch() may run before the kernels ahead of it in the stream have
 // finished. It must therefore call grid_wait() in every thread before it reads anything that a
-// kernel wrote and before it writes anything at all; before that it may only read what no kernel
-// writes (weights, tables made at load time). A kernel that has no use for that calls grid_wait()
-// first. grid_launch_next() lets the next kernel start (it still waits in its grid_wait() until
-// this one has finished); without it the next one starts when this one ends.
+// kernel wrote and before it writes anything at all; before that it may only read what no kernel of
+// its step writes: weights, tables made at load time, what earlier steps wrote. (Every step begins
+// with a copy of its inputs or the launch of a graph, which wait for all that is ahead of them.) A
+// kernel that has no use for that calls grid_wait() first. grid_launch_next() lets the next kernel
+// start (it still waits in its grid_wait() until this one has finished); without it the next one
+// starts when this one ends.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -10,12 +10,6 @@ CudaOps::CudaOps(CudaDevice& device)
     : device_(device), linear_(std::make_unique<LinearPaths>(device)) {}
 CudaOps::~CudaOps() = default;
 
-void CudaOps::read_ahead(const TensorView& weight, const TensorView& beside) {
-  linear_->next().add(weight, beside);
-}
-
-ReadAheadBytes& CudaOps::read_ahead_bytes() { return linear_->next().settings(); }
-
 void expect_cuda(const char* op, const char* name, const TensorView& view, DType dtype,
                  const Shape& shape) {
   if (view.dtype == dtype && view.shape == shape) return;  // the text is made for failures only

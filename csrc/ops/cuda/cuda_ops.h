@@ -12,8 +12,6 @@ namespace higgs_rt {
 
 class AttentionScratch;
 class LinearPaths;
-struct ReadAhead;
-struct ReadAheadBytes;
 
 class CudaOps final : public Ops {
  public:
@@ -43,9 +41,6 @@ class CudaOps final : public Ops {
                        const TensorView& k_cache, const TensorView& v_cache) override;
   void ffn_input(const TensorView& x, const FfnInput& input, const TensorView& out) override;
   void head(const TensorView& x, const HeadInput& input, const TensorView& out) override;
-  void read_ahead(const TensorView& weight, const TensorView& beside) override;
-  // For measurements: what the next stages bring into the L2 cache.
-  ReadAheadBytes& read_ahead_bytes();
   void sum_code_tables(const TensorView& tables, const TensorView& bias, const TensorView& codes,
                        const TensorView& out) override;
   void conv1d(const TensorView& x, const TensorView& weight, const TensorView& bias,
@@ -56,9 +51,6 @@ class CudaOps final : public Ops {
   void crop(const TensorView& x, std::int64_t begin, const TensorView& out) override;
 
  private:
-  void norm_rows_ahead(const TensorView& x, const TensorView& weight, float eps,
-                       const TensorView& out, const ReadAhead& ahead);
-
   CudaDevice& device_;
   std::shared_ptr<AttentionScratch> attention_;  // made by the first bf16 attention (attention.cpp)
   std::unique_ptr<LinearPaths> linear_;  // how matrix products run, and their working memory

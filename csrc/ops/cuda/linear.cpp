@@ -9,10 +9,9 @@ namespace {
 using bf16 = __nv_bfloat16;
 
 cudaError_t stream_linear(const StreamDevice& device, const TensorView& x, const TensorView& weight,
-                          const TensorView& out, bool accumulate, const ReadAhead& ahead,
-                          cudaStream_t stream) {
+                          const TensorView& out, bool accumulate, cudaStream_t stream) {
   const StreamWeight factor{static_cast<const bf16*>(weight.data), static_cast<int>(weight.dim(0)),
-                            static_cast<int>(weight.dim(1)), ahead};
+                            static_cast<int>(weight.dim(1))};
   const PlainRows rows{static_cast<const bf16*>(x.data), static_cast<int>(x.dim(0))};
   if (accumulate) return launch_stream_add(device, factor, rows, out.as<float>(), stream);
   if (out.dtype == DType::kF32) {
@@ -34,7 +33,6 @@ void CudaOps::linear(const TensorView& x, const TensorView& weight, const Tensor
   expect_cuda_real(kOp, "out", out, {rows, outputs});
   check_internal(!accumulate || out.dtype == DType::kF32, kOp, "out: expected f32 to add to, got ",
                  name_of(out.dtype));
-  const ReadAhead ahead = linear_->next().take(linear_->next().settings().linear);
   if (rows == 0 || outputs == 0) return;
   device_.activate();
   const LinearPath path =
@@ -47,9 +45,8 @@ void CudaOps::linear(const TensorView& x, const TensorView& weight, const Tensor
                                    device_.stream()),
                kOp, "the launch");
   } else {
-    check_cuda(
-        stream_linear(linear_->stream(), x, weight, out, accumulate, ahead, device_.stream()), kOp,
-        "the launch");
+    check_cuda(stream_linear(linear_->stream(), x, weight, out, accumulate, device_.stream()), kOp,
+               "the launch");
   }
 }
 

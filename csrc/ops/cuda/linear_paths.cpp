@@ -50,15 +50,13 @@ TensorView LinearPaths::joined(std::int64_t rows, std::int64_t width) {
   return {joined_.back().view().data, DType::kBF16, {rows, width}};
 }
 
-cudaError_t LinearPaths::joined_qkv(const TensorView& y, const TensorView& weight, QkvOutput out,
-                                    const ReadAhead& ahead) {
+cudaError_t LinearPaths::joined_qkv(const TensorView& y, const TensorView& weight, QkvOutput out) {
   for (std::int64_t begin = 0; begin < y.dim(0); begin += kJoinedRows) {
     const std::int64_t count = std::min(y.dim(0) - begin, kJoinedRows);
     const TensorView product = joined(count, weight.dim(0));
     cublas_.product(y.slice(begin, count), weight, product, false);
-    const cudaError_t result =
-        launch_joined_qkv(static_cast<const __nv_bfloat16*>(product.data), out,
-                          static_cast<int>(count), ahead, device_.stream());
+    const cudaError_t result = launch_joined_qkv(static_cast<const __nv_bfloat16*>(product.data),
+                                                 out, static_cast<int>(count), device_.stream());
     if (result != cudaSuccess) return result;
     out.q += count * out.heads * out.dim, out.position += count, out.slot += count;
   }
@@ -66,7 +64,7 @@ cudaError_t LinearPaths::joined_qkv(const TensorView& y, const TensorView& weigh
 }
 
 cudaError_t LinearPaths::joined_swiglu(const TensorView& y, const TensorView& weight,
-                                       const TensorView& out, const ReadAhead& ahead) {
+                                       const TensorView& out) {
   for (std::int64_t begin = 0; begin < y.dim(0); begin += kJoinedRows) {
     const std::int64_t count = std::min(y.dim(0) - begin, kJoinedRows);
     const TensorView product = joined(count, weight.dim(0));
@@ -74,7 +72,7 @@ cudaError_t LinearPaths::joined_swiglu(const TensorView& y, const TensorView& we
     const cudaError_t result = launch_joined_swiglu(
         static_cast<const __nv_bfloat16*>(product.data),
         static_cast<__nv_bfloat16*>(out.slice(begin, count).data), static_cast<int>(count),
-        static_cast<int>(out.dim(1)), ahead, device_.stream());
+        static_cast<int>(out.dim(1)), device_.stream());
     if (result != cudaSuccess) return result;
   }
   return cudaSuccess;

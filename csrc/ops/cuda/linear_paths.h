@@ -8,7 +8,6 @@
 #include "core/tensor.h"
 #include "ops/cuda/cublas_lt.h"
 #include "ops/cuda/kernels/stream_linear.h"
-#include "ops/cuda/next_weights.h"
 
 namespace higgs_rt {
 
@@ -35,14 +34,11 @@ class LinearPaths {
 
   const StreamDevice& stream() const { return stream_; }
   CublasLt& cublas() { return cublas_; }
-  NextWeights& next() { return next_; }
 
   // Products by cuBLASLt with a weight of several matrices, and what follows them; y [R, I], out
-  // [R, F]. The last kernel reads `ahead`.
-  cudaError_t joined_qkv(const TensorView& y, const TensorView& weight, QkvOutput out,
-                         const ReadAhead& ahead);
-  cudaError_t joined_swiglu(const TensorView& y, const TensorView& weight, const TensorView& out,
-                            const ReadAhead& ahead);
+  // [R, F].
+  cudaError_t joined_qkv(const TensorView& y, const TensorView& weight, QkvOutput out);
+  cudaError_t joined_swiglu(const TensorView& y, const TensorView& weight, const TensorView& out);
 
  private:
   static constexpr std::int64_t kJoinedRows = 4608;  // more rows go in several passes
@@ -53,7 +49,6 @@ class LinearPaths {
   CudaDevice& device_;
   StreamDevice stream_;
   CublasLt cublas_;
-  NextWeights next_;
   std::vector<Tensor> joined_;  // the last is in use, earlier ones are in graphs
 };
 

@@ -6,11 +6,6 @@ namespace higgs_rt {
 
 void CudaOps::rms_norm(const TensorView& x, const TensorView& weight, float eps,
                        const TensorView& out) {
-  norm_rows_ahead(x, weight, eps, out, {});
-}
-
-void CudaOps::norm_rows_ahead(const TensorView& x, const TensorView& weight, float eps,
-                              const TensorView& out, const ReadAhead& ahead) {
   constexpr const char* kOp = "rms_norm";
   expect_cuda_rank(kOp, "x", x, 2);
   const std::int64_t rows = x.dim(0), size = x.dim(1);
@@ -19,9 +14,9 @@ void CudaOps::norm_rows_ahead(const TensorView& x, const TensorView& weight, flo
   expect_cuda_real(kOp, "out", out, {rows, size});
   if (rows == 0) return;
   device_.activate();
-  check_cuda(launch_rms_norm({x.as<float>(), weight.data, weight.dtype, out.data, out.dtype, eps,
-                              rows, size, ahead},
-                             device_.stream()),
+  check_cuda(launch_rms_norm(
+                 {x.as<float>(), weight.data, weight.dtype, out.data, out.dtype, eps, rows, size},
+                 device_.stream()),
              kOp, "the launch");
 }
 

@@ -11,8 +11,8 @@ using bf16 = __nv_bfloat16;
 
 bf16* bf16_of(const TensorView& view) { return static_cast<bf16*>(view.data); }
 
-StreamWeight stream_weight(const TensorView& weight, const ReadAhead& ahead = {}) {
-  return {bf16_of(weight), static_cast<int>(weight.dim(0)), static_cast<int>(weight.dim(1)), ahead};
+StreamWeight stream_weight(const TensorView& weight) {
+  return {bf16_of(weight), static_cast<int>(weight.dim(0)), static_cast<int>(weight.dim(1))};
 }
 
 NormRows norm_rows(const TensorView& x, const TensorView& norm, float eps) {
@@ -92,9 +92,6 @@ void CudaOps::attention_input(const TensorView& x, const AttentionInput& input, 
   expect_cuda_rank(kOp, "q", q, 3);
   expect_cuda_rank(kOp, "k_cache", k_cache, 3);
   const std::int64_t rows = x.dim(0), text = input.num_text_rows;
-  NextWeights& next = linear_->next();
-  const ReadAhead ahead = rows <= kStreamMaxRows ? next.take(next.settings().attention_input)
-                                                 : next.take_rows(next.settings().small);
   if (rows == 0) return;
   if (!fast_attention_input(x, input, q, k_cache, v_cache)) {
     return Ops::attention_input(x, input, q, k_cache, v_cache);
@@ -111,21 +108,17 @@ void CudaOps::attention_input(const TensorView& x, const AttentionInput& input, 
     NormRows from = norm_rows(x, input.audio_norm, input.eps);
     from.text_norm = input.text_norm.data;
     from.text_rows = static_cast<int>(text);
-    check_cuda(launch_stream_qkv(linear_->stream(), stream_weight(weight, ahead), from, out,
-                                 device_.stream()),
-               kOp, "the launch");
+    check_cuda(
+        launch_stream_qkv(linear_->stream(), stream_weight(weight), from, out, device_.stream()),
+        kOp, "the launch");
     return;
   }
   const TensorView& y = input.normed;
-  const ReadAhead own = next.rows_of(weight, next.settings().small);
-  if (text != 0) {
-    norm_rows_ahead(x.first(text), input.text_norm, input.eps, y.first(text), own);
-  }
+  if (text != 0) rms_norm(x.first(text), input.text_norm, input.eps, y.first(text));
   if (rows != text) {
-    norm_rows_ahead(x.slice(text, rows - text), input.audio_norm, input.eps,
-                    y.slice(text, rows - text), own);
+    rms_norm(x.slice(text, rows - text), input.audio_norm, input.eps, y.slice(text, rows - text));
   }
-  check_cuda(linear_->joined_qkv(y, weight, out, ahead), kOp, "the launch");
+  check_cuda(linear_->joined_qkv(y, weight, out), kOp, "the launch");
 }
 
 void CudaOps::ffn_input(const TensorView& x, const FfnInput& input, const TensorView& out) {
@@ -133,9 +126,6 @@ void CudaOps::ffn_input(const TensorView& x, const FfnInput& input, const Tensor
   expect_cuda_rank(kOp, "x", x, 2);
   expect_cuda_rank(kOp, "out", out, 2);
   const std::int64_t rows = x.dim(0), size = x.dim(1), width = out.dim(1);
-  NextWeights& next = linear_->next();
-  const ReadAhead ahead = rows <= kStreamMaxRows ? next.take(next.settings().ffn_input)
-                                                 : next.take_rows(next.settings().small);
   if (rows == 0) return;
   if (out.dtype != DType::kBF16 || input.gate_weight.dtype != DType::kBF16 ||
       !follows(input.gate_weight, input.up_weight) ||
@@ -156,14 +146,13 @@ void CudaOps::ffn_input(const TensorView& x, const FfnInput& input, const Tensor
   device_.activate();
   if (path == LinearPath::kStream) {
     check_cuda(
-        launch_stream_swiglu(linear_->stream(), stream_weight(weight, ahead),
+        launch_stream_swiglu(linear_->stream(), stream_weight(weight),
                              norm_rows(x, input.norm, input.eps), bf16_of(out), device_.stream()),
         kOp, "the launch");
     return;
   }
-  norm_rows_ahead(x, input.norm, input.eps, input.normed,
-                  next.rows_of(weight, next.settings().small));
-  check_cuda(linear_->joined_swiglu(input.normed, weight, out, ahead), kOp, "the launch");
+  rms_norm(x, input.norm, input.eps, input.normed);
+  check_cuda(linear_->joined_swiglu(input.normed, weight, out), kOp, "the launch");
 }
 
 void CudaOps::head(const TensorView& x, const HeadInput& input, const TensorView& out) {

@@ -5,18 +5,16 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime_api.h>
 
-#include "ops/cuda/kernels/read_ahead.h"
 #include "ops/cuda/kernels/stream_linear.h"
 
 namespace higgs_rt {
 
-// `ahead`: what the kernel brings into the L2 cache for the next ones.
 // out [rows, width] = silu(gate) * up of joined [rows, gate width | up width]; width % 8 == 0.
 cudaError_t launch_joined_swiglu(const __nv_bfloat16* joined, __nv_bfloat16* out, int rows,
-                                 int width, const ReadAhead& ahead, cudaStream_t stream);
+                                 int width, cudaStream_t stream);
 
 // Rotates and stores the rows of joined [rows, Hq D + 2 Hk D]; dim % 16 == 0.
 cudaError_t launch_joined_qkv(const __nv_bfloat16* joined, const QkvOutput& out, int rows,
-                              const ReadAhead& ahead, cudaStream_t stream);
+                              cudaStream_t stream);
 
 }  // namespace higgs_rt

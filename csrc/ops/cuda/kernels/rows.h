@@ -8,7 +8,6 @@
 #include <cstdint>
 
 #include "core/dtype.h"
-#include "ops/cuda/kernels/read_ahead.h"
 
 namespace higgs_rt {
 
@@ -49,7 +48,6 @@ struct RmsNorm {
   DType out_dtype;
   float eps;
   std::int64_t rows, size;
-  ReadAhead ahead = {};  // brought into the L2 cache for the next kernels
 };
 cudaError_t launch_rms_norm(const RmsNorm& arguments, cudaStream_t stream);
 

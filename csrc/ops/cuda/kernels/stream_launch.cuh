@@ -23,10 +23,10 @@ inline int clusters_for(const StreamDevice& device, int cluster, int units) {
   return std::min(room, (units + kUnits - 1) / kUnits);
 }
 
-template <int kN, int kStages>
-Layout<kN, kStages> layout_for(const StreamDevice& device, int inputs) {
+// Most chunks of a block.
+inline int chunks_for(const StreamDevice& device, int inputs) {
   const int cluster = cluster_for(device, inputs);
-  return {(inputs / kChunk + cluster - 1) / cluster};
+  return (inputs / kChunk + cluster - 1) / cluster;
 }
 
 // Steps under way: as few as keep a second block of the same product off a multiprocessor that
@@ -38,7 +38,8 @@ template <int kN, class Input, class Output>
 cudaError_t launch_width(const StreamDevice& device, const StreamWeight& weight, const Input& input,
                          const Output& output, std::size_t table_bytes, cudaStream_t stream) {
   constexpr int kStages = kStagesFor<kN>;
-  const auto layout = layout_for<kN, kStages>(device, weight.inputs);
+  const int chunks = chunks_for(device, weight.inputs);
+  const Layout<kN, kStages> layout{chunks, input.norm_bytes(kPieces * chunks)};
   const std::size_t bytes = static_cast<std::size_t>(layout.tables()) + table_bytes;
   const auto kernel = stream_kernel<kN, kStages, Input, Output>;
   const cudaError_t result = cudaFuncSetAttribute(

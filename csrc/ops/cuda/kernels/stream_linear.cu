@@ -47,8 +47,9 @@ cudaError_t read_stream_device(int ordinal, StreamDevice& device) {
 }
 
 bool stream_fits(const StreamDevice& device, int rows, int inputs, int dim) {
-  const int places = rows <= 8 ? layout_for<8, kStagesFor<8>>(device, inputs).tables()
-                               : layout_for<16, kStagesFor<16>>(device, inputs).tables();
+  const int chunks = chunks_for(device, inputs), norms = 2 * 4 * kChunk * chunks;  // at most
+  const int places = rows <= 8 ? Layout<8, kStagesFor<8>>{chunks, norms}.tables()
+                               : Layout<16, kStagesFor<16>>{chunks, norms}.tables();
   return static_cast<std::size_t>(places) + RotatedOutput::table_bytes(rows, dim) <=
          device.shared_bytes;
 }

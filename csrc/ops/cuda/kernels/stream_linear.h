@@ -11,8 +11,6 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "ops/cuda/kernels/read_ahead.h"
-
 namespace higgs_rt {
 
 constexpr int kStreamMaxRows = 16;
@@ -30,7 +28,6 @@ cudaError_t read_stream_device(int ordinal, StreamDevice& device);
 struct StreamWeight {
   const __nv_bfloat16* data;  // [outputs, inputs]
   int outputs, inputs;        // inputs a multiple of 64
-  ReadAhead ahead = {};       // asked for when this weight has been
 };
 
 // Rows as they are.
