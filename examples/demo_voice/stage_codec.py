@@ -216,6 +216,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=1_000_000, help="at most, in each phase")
     parser.add_argument("--learning-rate", type=float, default=CodecSettings.learning_rate)
+    parser.add_argument("--refine-rate", type=float, default=RefineSettings.learning_rate)
     parser.add_argument("--pool-hours", type=float, default=160.0)
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -331,7 +332,9 @@ def train_decoder(
     """The decoder alone, on fixed codes; leaves bf16 values and writes ``codec.pt``."""
     if pool.samples.device.type == "cuda":
         compile_snake()
-    settings = RefineSettings(seconds=left, batch=args.batch, max_steps=args.steps)
+    settings = RefineSettings(
+        seconds=left, batch=args.batch, max_steps=args.steps, learning_rate=args.refine_rate
+    )
     if left > 0 and args.steps > 0:
         refine_decoder(codec, pool, settings, log)
     round_to_bf16(codec)
