@@ -10,8 +10,9 @@ namespace higgs_rt {
 namespace {
 
 constexpr std::int32_t kDefaultPositions = 1024;  // per sequence, on the CPU
-// For what is made after the cache: graphs, the sampler's rows, libraries' own memory.
-constexpr std::int64_t kReserve = 256ll << 20;
+// For what is made after the cache: graphs, the sampler's rows, working memory of joined products
+// (ops/cuda/linear_paths.h: 0.2 GB for the 3B model), libraries' own memory.
+constexpr std::int64_t kReserve = 512ll << 20;
 
 std::int64_t blocks_wanted(const EngineConfig& config, const KvLayout& layout, bool on_cpu) {
   if (config.num_blocks != 0) return config.num_blocks;

@@ -98,7 +98,10 @@ TEST("devices: padded graphs, one step ahead of the host, change no column on th
       const auto requests = random_requests(shape, seed, 20, false);
       expect_equal(ahead.run(requests), plain.run(requests));
     }
-    EXPECT(ahead.executor->stats().preemptions > 0);
+    const RuntimeStats stats = ahead.executor->stats();
+    EXPECT(stats.preemptions > 0);
+    EXPECT(stats.graph_steps > 0 && stats.graph_steps < stats.steps);
+    EXPECT_EQ(plain.executor->stats().graph_steps, 0);
     ahead.executor->shutdown();
     EXPECT_EQ(ahead.executor->stats().free_blocks, ahead.loaded.engine->spec().kv.num_blocks);
   }

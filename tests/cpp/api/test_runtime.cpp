@@ -316,6 +316,7 @@ TEST("a configuration is checked before anything is loaded") {
   refuse([](RuntimeConfig& c) { c.max_step_tokens = 4; }, "[max_step_tokens] expected 5..");
   refuse([](RuntimeConfig& c) { c.num_threads = -1; }, "[num_threads]");
   refuse([](RuntimeConfig& c) { c.max_buffered_chunks = 0; }, "[max_buffered_chunks]");
+  refuse([](RuntimeConfig& c) { c.max_held_steps = -2; }, "[max_held_steps]");
   refuse([](RuntimeConfig& c) { c.model_dir = HIGGS_RT_GOLDEN_DIR "/lm/transformers"; },
          "[codec_dir] expected a codec in");
   refuse([](RuntimeConfig& c) { c.codec_dir = HIGGS_RT_GOLDEN_DIR "/codec/transformers"; },
