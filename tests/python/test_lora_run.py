@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,15 @@ def losses(output: Path) -> list[str]:
     return (output / "losses.jsonl").read_text().splitlines()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Small products are slower on several threads, above all where others compute too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("lora") / "data")
@@ -91,7 +101,9 @@ def test_a_killed_run_goes_on_with_the_same_losses(
     Trainer(parse_config(fields(random_model, data, whole), "test")).train()
     kill_at = random.randint(2, STEPS - 2)
     argument = json.dumps(fields(random_model, data, broken))
-    process = subprocess.Popen([sys.executable, "-c", RUN, argument], env=os.environ)
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, argument], env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         path = broken / "losses.jsonl"
@@ -144,9 +156,7 @@ def test_losses_that_are_not_finite_are_skipped_then_refused(
     before = [parameter.detach().clone() for parameter in trainer.parameters]
     with torch.no_grad():
         trainer.objective.model.get_base_model().model.norm.weight.fill_(float("nan"))
-    with pytest.raises(
-        TrainingError, match=r"step 2\] expected a finite loss, got 2 steps"
-    ):
+    with pytest.raises(TrainingError, match=r"step 2\] expected a finite loss, got 2 steps"):
         trainer.train()
     assert any("step 1] expected a finite loss, got nan" in line for line in said)
     assert any("samples.jsonl:" in line for line in said)
