@@ -49,7 +49,9 @@ class Guard:
             return None
         periods = len(self._last)
         seen = np.concatenate([self._last[::-1], codes])
-        before = np.lib.stride_tricks.sliding_window_view(seen, periods)[:-1, ::-1]
+        # [n, periods]: what came p frames earlier; a view, as `sliding_window_view` is, but faster.
+        shape, (step,) = (codes.size, periods), seen.strides
+        before = np.lib.stride_tricks.as_strided(seen[periods - 1 :], shape, (step, -step))
         # A run grows by one, or falls by four but not below zero: a walk with a floor, whose
         # height is that over its lowest point so far.
         walk = np.where(before == codes[:, None], 1, -4).cumsum(axis=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 
 from higgs_rt.errors import InvalidRequestError
 from higgs_rt.prompt.normalize import SPEAKER_TAG
@@ -12,6 +11,7 @@ DEFAULT_MAX_TEXT_CHARS = 5000  # of a transcript, scene or description
 DEFAULT_MAX_LONG_CHARS = 200_000  # of a text in one string
 
 # Control tokens of the prompt format; in a caller's text they would forge its structure.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _CONTROL_TOKEN = re.compile(r"<\|[^<>|\s]+\|>")
 
 
@@ -31,7 +31,7 @@ def check_text(text: str, *, field: str = "text", max_chars: int = DEFAULT_MAX_T
         )
     if not text.strip():
         raise InvalidRequestError(f"[{field}] expected at least one word, got only white space")
-    if any(unicodedata.category(char) == "Cs" for char in text):
+    if _SURROGATE.search(text):
         raise InvalidRequestError(f"[{field}] expected valid Unicode, got an unpaired surrogate")
     refuse_control_tokens(text, field=field)
     words = SPEAKER_TAG.sub("", text)
