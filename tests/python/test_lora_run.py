@@ -25,7 +25,8 @@ from higgs_rt.runtime import Runtime
 from higgs_rt.training.lora.config import parse_config
 from higgs_rt.training.lora.merge import StoredAdapter, merge
 from higgs_rt.training.lora.model import add_adapters, load_base_model
-from higgs_rt.training.lora.trainer import Trainer, TrainingError, learning_rate
+from higgs_rt.training.lora.state import TrainingError
+from higgs_rt.training.lora.trainer import Trainer, learning_rate
 
 CODES = 32  # as the random model's codec
 STEPS = 12

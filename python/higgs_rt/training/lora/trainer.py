@@ -10,10 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import shutil
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,39 +25,14 @@ from higgs_rt.training.lora.data import Loaded, Order, load_folders, split
 from higgs_rt.training.lora.examples import Batch, Example, collate
 from higgs_rt.training.lora.model import add_adapters, load_base_model, stream_ids
 from higgs_rt.training.lora.objective import Objective
-
-LOSSES = "losses.jsonl"
-STATE = "state"
-
-
-class TrainingError(HiggsError):
-    """A run cannot go on."""
-
-
-@dataclass
-class Progress:
-    """Where a run stands, beyond its tensors."""
-
-    step: int = 0  # steps that are done
-    best: float = math.inf  # best validation loss
-    best_step: int = 0
-    worse: int = 0  # validations since then
-    skipped: int = 0  # steps whose loss was not finite
-    finished: bool = False
-
-
-@dataclass(frozen=True)
-class StepLoss:
-    """Means of one step over all processes: loss, audio by codebook, text (None without one)."""
-
-    loss: float
-    audio: list[float]
-    text: float | None
-    positions: int
-
-    def row(self) -> dict[str, Any]:
-        """For losses.jsonl."""
-        return asdict(self)
+from higgs_rt.training.lora.records import Records, StepLoss
+from higgs_rt.training.lora.state import (
+    Progress,
+    TrainingError,
+    load_state,
+    save_state,
+    write_folder,
+)
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
@@ -132,7 +105,7 @@ class Trainer:
             max_positions=config.batch.max_positions,
             max_rows=config.batch.max_rows,
         )
-        self._board: Any = None
+        self.records: Records
 
     def say(self, message: str) -> None:
         """One line for people, of the first process only."""
@@ -178,9 +151,15 @@ class Trainer:
         """
         self.resume()
         config, progress = self.config, self.progress
-        begin, bad = time.monotonic(), 0
-        self._open_logs()
-        bar = self._bar()
+        bad = 0
+        self.records = Records(
+            self.output,
+            main=self.accelerator.is_main_process,
+            board=config.tensorboard,
+            step=progress.step,
+            steps=config.optimizer.steps,
+            every=config.log_every,
+        )
         while progress.step < config.optimizer.steps and not progress.finished:
             result = self.step(progress.step)
             progress.step += 1
@@ -193,14 +172,15 @@ class Trainer:
                         "(optimizer.max_bad_steps) without one"
                     )
             else:
-                self._log(progress.step, result, bar, time.monotonic() - begin)
+                rate = learning_rate(config, progress.step - 1)
+                self.records.step(progress.step, result, rate)
             self._after(progress.step)
             if self._watch is not None:
                 self._watch(self)
         progress.finished = True
         self.save_state()
         self.save_adapter("last")
-        bar.close()
+        self.records.close()
         return progress
 
     def _after(self, step: int) -> None:
@@ -307,72 +287,13 @@ class Trainer:
         total = accelerator.reduce(total, "sum")
         return self._means(total[0], total[1], 0)
 
-    # --- what is written -------------------------------------------------------------------------
-
-    def _open_logs(self) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        self.output.mkdir(parents=True, exist_ok=True)
-        path = self.output / LOSSES
-        if path.is_file():  # lines of steps that are done again
-            lines = path.read_text(encoding="utf-8").splitlines()
-            kept = [row for row in lines if _step_of(row) <= self.progress.step]
-            path.write_text("".join(row + "\n" for row in kept), encoding="utf-8")
-        if self.config.tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise HiggsError(
-                    "[tensorboard] expected tensorboard (pip install 'higgs-rt[train]') or "
-                    f"tensorboard: false, got: {error}"
-                ) from None
-            step = self.progress.step
-            self._board = SummaryWriter(
-                str(self.output / "tensorboard"), purge_step=step + 1 if step else None
-            )
-
-    def _bar(self) -> Any:
-        from tqdm import tqdm
-
-        return tqdm(
-            total=self.config.optimizer.steps,
-            initial=self.progress.step,
-            unit="step",
-            disable=None if self.accelerator.is_main_process else True,
-        )
-
-    def _log(self, step: int, result: StepLoss, bar: Any, seconds: float) -> None:
-        bar.update(1)
-        if step % self.config.log_every or not self.accelerator.is_main_process:
-            return
-        bar.set_postfix(loss=f"{result.loss:.3f}")
-        self._write({"step": step, **result.row()})
-        self._show("train", result, step)
-        if self._board is not None:
-            self._board.add_scalar("learning_rate", learning_rate(self.config, step - 1), step)
-
-    def _write(self, row: dict[str, Any]) -> None:
-        with (self.output / LOSSES).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-
-    def _show(self, kind: str, result: StepLoss, step: int) -> None:
-        if self._board is None:
-            return
-        self._board.add_scalar(f"{kind}/loss", result.loss, step)
-        for book, mean in enumerate(result.audio):
-            self._board.add_scalar(f"{kind}/codebook_{book}", mean, step)
-        if result.text is not None:
-            self._board.add_scalar(f"{kind}/text", result.text, step)
-
     def _validate(self, step: int) -> None:
         result = self.validation_loss()
         progress = self.progress
         books = " ".join(f"{mean:.2f}" for mean in result.audio)
         text = "" if result.text is None else f", text {result.text:.3f}"
         self.say(f"step {step}: validation {result.loss:.4f} [{books}]{text}")
-        if self.accelerator.is_main_process:
-            self._write({"step": step, "validation": result.row()})
-            self._show("validation", result, step)
+        self.records.validation(step, result)
         if result.loss < progress.best:
             progress.best, progress.best_step, progress.worse = result.loss, step, 0
             self.save_adapter("best")
@@ -396,63 +317,31 @@ class Trainer:
             self.output / "speech" / f"step_{step:06d}",
         )
         self.say(f"step {step}: word error rate {rate:.3f}")
-        self._write({"step": step, "word_error_rate": rate})
-        if self._board is not None:
-            self._board.add_scalar("validation/word_error_rate", rate, step)
+        self.records.word_error_rate(step, rate)
 
     def save_adapter(self, name: str) -> None:
-        """Writes `output/name` in peft's format; a reader never sees half of it."""
+        """Writes `output/name` in peft's format."""
         self.accelerator.wait_for_everyone()
-        if not self.accelerator.is_main_process:
-            return
-        target = self.output / name
-        partial = self.output / f".{name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        self.peft.save_pretrained(str(partial), save_embedding_layers=False)
-        _replace(partial, target)
+        if self.accelerator.is_main_process:
+            write_folder(
+                self.output / name,
+                lambda folder: self.peft.save_pretrained(str(folder), save_embedding_layers=False),
+            )
 
     def save_state(self) -> None:
-        """Writes `output/state`: all that `resume` needs, on the first process."""
+        """Writes `output/state`, on the first process."""
         self.accelerator.wait_for_everyone()
-        if not self.accelerator.is_main_process:
-            return
-        partial = self.output / f".{STATE}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        tensors = [p.detach().cpu() for p in self.parameters]
-        optimizer = self.optimizer.state_dict()
-        torch.save({"parameters": tensors, "optimizer": optimizer}, partial / "tensors.pt")
-        stored = {"progress": asdict(self.progress), "identity": self._identity()}
-        (partial / "progress.json").write_text(json.dumps(stored, indent=1), encoding="utf-8")
-        _replace(partial, self.output / STATE)
+        if self.accelerator.is_main_process:
+            save_state(
+                self.output, self.progress, self._identity(), self.parameters, self.optimizer
+            )
 
-    def resume(self) -> bool:
-        """Goes back to the state in `output/state`, if there is one.
-
-        TrainingError names what differs between the run that wrote it and this one.
-        """
-        _recover(self.output / STATE)
-        path = self.output / STATE / "progress.json"
-        if not path.is_file():
-            return False
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        ours = self._identity()
-        for name, value in stored["identity"].items():
-            if ours.get(name) != value:
-                raise TrainingError(
-                    f"[{self.output / STATE}: {name}] expected {value} as when the run began, got "
-                    f"{ours.get(name)} (another output folder begins a new run)"
-                )
-        tensors = torch.load(
-            self.output / STATE / "tensors.pt", map_location="cpu", weights_only=True
-        )
-        with torch.no_grad():
-            for parameter, saved in zip(self.parameters, tensors["parameters"], strict=True):
-                parameter.copy_(saved)
-        self.optimizer.load_state_dict(tensors["optimizer"])
-        self.progress = Progress(**stored["progress"])
-        self.say(f"goes on after step {self.progress.step}")
-        return True
+    def resume(self) -> None:
+        """Goes back to `output/state`, if there is one; TrainingError if it is of another run."""
+        found = load_state(self.output, self._identity(), self.parameters, self.optimizer)
+        if found is not None:
+            self.progress = found
+            self.say(f"goes on after step {found.step}")
 
     def _identity(self) -> dict[str, Any]:
         """What must not change between the parts of a run, for the same losses."""
@@ -463,28 +352,3 @@ class Trainer:
         identity["samples"] = len(self.train_set)
         identity["processes"] = self.accelerator.num_processes
         return identity
-
-
-def _step_of(row: str) -> float:
-    """The step of a line of losses.jsonl; infinite for one that was cut off."""
-    try:
-        return float(json.loads(row)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
-
-
-def _replace(partial: Path, target: Path) -> None:
-    """Puts a finished folder in its place; `_recover` completes it after a kill in between."""
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    partial.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _recover(target: Path) -> None:
-    """Takes the former folder back if a kill came after it was put away."""
-    old = target.with_name(f".{target.name}.old")
-    if old.exists() and not target.exists():
-        old.rename(target)
