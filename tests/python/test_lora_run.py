@@ -177,6 +177,25 @@ def test_early_stop_keeps_the_best(random_model: Path, data: Path, tmp_path: Pat
     assert (tmp_path / "best" / "adapter_model.safetensors").is_file()
 
 
+def test_a_run_speaks_and_counts_words(random_model: Path, data: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "lines.txt"
+    lines.write_text("The green door.\nThe red door.\n")
+    made = fields(
+        random_model,
+        data,
+        tmp_path / "run",
+        tensorboard=True,
+        optimizer={"steps": 1},
+        validation={"every": 1, "speak_every": 1, "speak_file": str(lines), "speak_lines": 1},
+    )
+    Trainer(parse_config(made, "test"), say=lambda _: None).train()
+    spoken = list((tmp_path / "run" / "speech" / "step_000001").iterdir())
+    assert [path.name for path in spoken] == ["000.wav"]
+    rows = [json.loads(row) for row in losses(tmp_path / "run")]
+    assert next(row["word_error_rate"] for row in rows if "word_error_rate" in row) >= 0
+    assert any((tmp_path / "run" / "tensorboard").iterdir())
+
+
 def test_learning_rate_follows_the_schedule(tmp_path: Path) -> None:
     config = parse_config(
         {
