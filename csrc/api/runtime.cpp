@@ -213,6 +213,10 @@ void Stream::on_chunk(std::function<void(const Chunk&)> callback) {
   require(state_).on_chunk(std::move(callback));
 }
 
+void Stream::on_ready(std::function<void()> listener) {
+  require(state_).stream().set_listener(std::move(listener));
+}
+
 void Stream::cancel() { require(state_).cancel(); }
 bool Stream::done() const { return require(state_).done(); }
 RequestTiming Stream::timing() const { return require(state_).stream().timing(); }

@@ -80,6 +80,17 @@ void SpeechStream::set_callback(std::function<void(const Chunk&)> callback) {
   has_callback_ = true;
 }
 
+void SpeechStream::set_listener(std::function<void()> listener) {
+  const auto shared = std::make_shared<std::function<void()>>(std::move(listener));
+  {
+    const std::scoped_lock lock(mutex_);
+    check(listener_ == nullptr, "on_ready", "expected one listener per stream, got a second one");
+    listener_ = shared;
+    if (chunks_.empty() && !made_last_) return;
+  }
+  (*shared)();
+}
+
 void SpeechStream::cancel() { cancelled_ = true; }
 
 bool SpeechStream::done() const {
@@ -224,14 +235,17 @@ void SpeechStream::flush(bool last) {
     chunk.error = error_;
     chunk.columns = source_->columns();
   }
+  std::shared_ptr<std::function<void()>> listener;
   {
     const std::scoped_lock lock(mutex_);
+    listener = listener_;
     if (first_chunk_ < 0) first_chunk_ = seconds();
     if (last) finished_ = seconds();
     made_last_ = last;
     chunks_.push_back(std::move(chunk));
   }
   changed_.notify_all();
+  if (listener) (*listener)();
 }
 
 // Makes the last chunk.

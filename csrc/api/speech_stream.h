@@ -50,6 +50,8 @@ class SpeechStream {
   Stream::Poll next(Chunk& chunk, std::optional<std::chrono::milliseconds> timeout);
   // Throws kInvalidArgument on a second call.
   void set_callback(std::function<void(const Chunk&)> callback);
+  // Throws kInvalidArgument on a second call.
+  void set_listener(std::function<void()> listener);
   // From now on nothing is decoded; once the source has finished, so does the stream.
   void cancel();
   bool done() const;  // the last chunk is made
@@ -109,6 +111,7 @@ class SpeechStream {
   bool gave_last_ = false;
   std::shared_ptr<std::function<void(const Chunk&)>> callback_;  // until the last chunk
   bool has_callback_ = false;
+  std::shared_ptr<std::function<void()>> listener_;
   double first_chunk_ = -1;
   double finished_ = -1;
 };

@@ -9,6 +9,7 @@
 
 #include "bindings/bindings.h"
 #include "bindings/gil.h"
+#include "bindings/notifier.h"
 #include "higgs_rt/runtime.h"
 
 namespace higgs_rt::bindings {
@@ -118,6 +119,10 @@ class Callback {
 void bind_stream(py::module_& module) {
   bind_chunk(module);
   bind_timing(module);
+  py::class_<Notifier, std::shared_ptr<Notifier>>(module, "Notifier")
+      .def(py::init<>())
+      .def_property_readonly("fd", &Notifier::fd)
+      .def("take", &Notifier::take);
   py::class_<Stream>(module, "Stream")
       .def("next", &next, py::arg("timeout") = std::nullopt)
       .def(
@@ -127,6 +132,12 @@ void bind_stream(py::module_& module) {
             without_gil([&] { stream.on_chunk(std::move(held)); });
           },
           py::arg("callback"))
+      .def(
+          "notify",
+          [](Stream& stream, std::shared_ptr<Notifier> notifier, std::int64_t token) {
+            stream.on_ready([notifier = std::move(notifier), token] { notifier->notify(token); });
+          },
+          py::arg("notifier"), py::arg("token"))
       .def("cancel", [](Stream& stream) { without_gil([&] { stream.cancel(); }); })
       .def_property_readonly("done", &Stream::done)
       .def_property_readonly("id", &Stream::id)

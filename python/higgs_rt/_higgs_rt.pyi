@@ -98,6 +98,16 @@ class RequestTiming:
     first_chunk: Final[float]
     finished: Final[float]
 
+class Notifier:
+    """Tells an event loop, by a file descriptor, which streams have something to read."""
+
+    def __init__(self) -> None: ...
+    @property
+    def fd(self) -> int:
+        """Readable while there are tokens to take; closed with the notifier."""
+    def take(self) -> list[int]:
+        """Tokens of the streams that got chunks since the last call. Does not wait."""
+
 class Stream:
     def next(self, timeout: float | None = None) -> Chunk | None:
         """Next chunk; None after the last one. Raises TimeoutError after `timeout` seconds.
@@ -106,6 +116,11 @@ class Stream:
         """
     def on_chunk(self, callback: Callable[[Chunk], None]) -> None:
         """Calls back from a runtime thread (with the GIL held) for every chunk."""
+    def notify(self, notifier: Notifier, token: int) -> None:
+        """From now on `notifier` gets `token` whenever `next` has a chunk; once per stream.
+
+        It gets it at once when there is one already.
+        """
     def cancel(self) -> None: ...
     @property
     def done(self) -> bool: ...

@@ -17,7 +17,7 @@ from higgs_rt.errors import CancelledError, InvalidRequestError, QueueFullError
 from higgs_rt.guards import Guard
 from higgs_rt.prompt import Reference, Turn, TurnMaker, split_turns
 from higgs_rt.seam import CONTEXT_FRAMES, SeamDecoder
-from higgs_rt.sources import Piece, Timing, TurnEnd, next_chunk, timing_of
+from higgs_rt.sources import AwaitedStream, Piece, Timing, TurnEnd, timing_of
 
 if TYPE_CHECKING:
     from higgs_rt import _higgs_rt as native
@@ -147,6 +147,7 @@ class Narration:
         self._ended = False
         self._cancelled = False
         self._created = time.monotonic()
+        self._awaited: AwaitedStream | None = None
         self._times = Timing(-1, -1, -1, -1)
         self.id = 0
         self._start_next()
@@ -188,7 +189,9 @@ class Narration:
                 return piece
             if self._stream is None:
                 await asyncio.sleep(_RETRY_SECONDS)
-        chunk = await next_chunk(self._stream)
+        if self._awaited is None or self._awaited.stream is not self._stream:
+            self._awaited = AwaitedStream(self._stream)
+        chunk = await self._awaited.next()
         return await asyncio.to_thread(self._accept, chunk)
 
     def _advance(self) -> Piece | None:

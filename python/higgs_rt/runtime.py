@@ -241,7 +241,6 @@ class Runtime:
             Guard(self.frame_rate, self._info.samples_per_frame) if job.guards else None,
             self._info.samples_per_frame,
             len(text),
-            called_back=kind is AsyncSpeechStream and not stream,
         )
         return kind(self._native, source, self._info.sample_rate, int(job.sampling.seed))
 

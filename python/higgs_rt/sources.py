@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import weakref
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from higgs_rt.errors import HiggsError
 from higgs_rt.guards import Guard
 
 if TYPE_CHECKING:
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
 
 Samples = NDArray[np.float32]
 Codes = NDArray[np.int32]
-
-# How often the event loop looks whether an awaited chunk has come, in seconds.
-POLL_SECONDS = 0.002
 
 
 @dataclass(frozen=True)
@@ -91,17 +87,15 @@ class SingleSource:
         guard: Guard | None,
         samples_per_frame: int,
         num_chars: int,
-        *,
-        called_back: bool = False,
     ) -> None:
-        """`called_back`, in an event loop: chunks are never polled for, and never paused."""
+        """Of an unguarded request `guard` is None."""
         self._stream = stream
         self._guard = guard
         self._samples_per_frame = samples_per_frame
         self._num_chars = num_chars
         self._num_frames = 0
         self._stopped: str | None = None  # the guard's reason
-        self._chunks = _called_back(stream) if called_back else None
+        self._awaited: AwaitedStream | None = None
         self.id = stream.id
 
     @property
@@ -120,15 +114,13 @@ class SingleSource:
 
     async def anext(self) -> Piece | None:
         """The next piece. A request that nobody asks for chunks pauses when its buffer is full."""
-        if self._chunks is None:
-            chunk = await next_chunk(self._stream)
-            return None if chunk is None else self._piece(chunk)
-        return self._piece(await self._chunks.get())
+        if self._awaited is None:
+            self._awaited = AwaitedStream(self._stream)
+        chunk = await self._awaited.next()
+        return None if chunk is None else self._piece(chunk)
 
     def _piece(self, chunk: _higgs_rt.Chunk) -> Piece:
         finish = chunk.finish.name.lower() if chunk.last else ""
-        if finish == "error":  # chunks that were called back do not raise
-            raise HiggsError(chunk.error)
         samples, frames = np.array(chunk.pcm), np.array(chunk.frames)
         if self._stopped is not None:
             samples, frames = samples[:0], frames[:, :0]
@@ -158,78 +150,56 @@ def timing_of(stream: _higgs_rt.Stream) -> Timing:
     return Timing(times.started, times.first_column, times.first_chunk, times.finished)
 
 
-class _Poller:
-    """Takes awaited chunks of native streams as they come; one for each event loop.
+class _Waiters:
+    """Readers of native streams in one event loop.
 
     A stream has either a callback, which cannot be paused, or a reader. Here the reader decides:
-    what nobody awaits is not taken, and the runtime pauses its request.
+    what nobody awaits is not taken, and the runtime pauses its request. The runtime's threads write
+    to a pipe that the loop watches, so they never wait for Python.
     """
 
-    def __init__(self) -> None:
-        self._waiting: dict[asyncio.Future[_higgs_rt.Chunk | None], _higgs_rt.Stream] = {}
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        from higgs_rt import _higgs_rt
 
-    async def next(self, stream: _higgs_rt.Stream) -> _higgs_rt.Chunk | None:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[_higgs_rt.Chunk | None] = loop.create_future()
-        if not self._try(future, stream):
-            if not self._waiting:
-                loop.call_later(POLL_SECONDS, self._tick, loop)
-            self._waiting[future] = stream
-        try:
-            return await future
-        finally:
-            self._waiting.pop(future, None)
+        self.notifier = _higgs_rt.Notifier()
+        self.tokens = itertools.count()
+        self.waiting: dict[int, asyncio.Future[None]] = {}
+        loop.add_reader(self.notifier.fd, self._wake)
 
-    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        for future, stream in list(self._waiting.items()):
-            if future.done() or self._try(future, stream):
-                del self._waiting[future]
-        if self._waiting:
-            loop.call_later(POLL_SECONDS, self._tick, loop)
-
-    @staticmethod
-    def _try(future: asyncio.Future[_higgs_rt.Chunk | None], stream: _higgs_rt.Stream) -> bool:
-        try:
-            future.set_result(stream.next(0))
-        except TimeoutError:
-            return False
-        except BaseException as error:  # whoever awaits it gets it
-            future.set_exception(error)
-        return True
+    def _wake(self) -> None:
+        for token in self.notifier.take():
+            future = self.waiting.get(token)
+            if future is not None and not future.done():
+                future.set_result(None)
 
 
-_pollers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Poller] = (
+_waiters: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Waiters] = (
     weakref.WeakKeyDictionary()
 )
 
 
-async def next_chunk(stream: _higgs_rt.Stream) -> _higgs_rt.Chunk | None:
-    """The next chunk of a native stream, None after the last."""
-    poller = _pollers.setdefault(asyncio.get_running_loop(), _Poller())
-    return await poller.next(stream)
+class AwaitedStream:
+    """A native stream that is read in the running event loop."""
 
+    def __init__(self, stream: _higgs_rt.Stream) -> None:
+        self.stream = stream
+        self._loop = asyncio.get_running_loop()
+        waiters = _waiters.get(self._loop)
+        if waiters is None:
+            waiters = _waiters[self._loop] = _Waiters(self._loop)
+        self._waiters = waiters
+        self._token = next(waiters.tokens)
+        stream.notify(waiters.notifier, self._token)
 
-def _called_back(stream: _higgs_rt.Stream) -> asyncio.Queue[_higgs_rt.Chunk]:
-    """A queue that a runtime thread fills."""
-    chunks: asyncio.Queue[_higgs_rt.Chunk] = asyncio.Queue()
-    stream.on_chunk(_forwarder(asyncio.get_running_loop(), chunks, stream))
-    return chunks
-
-
-def _forwarder(
-    loop: asyncio.AbstractEventLoop,
-    chunks: asyncio.Queue[_higgs_rt.Chunk],
-    native: _higgs_rt.Stream,
-) -> Callable[[_higgs_rt.Chunk], None]:
-    """A callback for a runtime thread. It keeps neither the stream nor its reader alive."""
-    stream = weakref.ref(native)
-
-    def forward(chunk: _higgs_rt.Chunk) -> None:
-        try:
-            loop.call_soon_threadsafe(chunks.put_nowait, chunk)
-        except RuntimeError:  # the loop is closed: nobody will read
-            abandoned = stream()
-            if abandoned is not None:
-                abandoned.cancel()
-
-    return forward
+    async def next(self) -> _higgs_rt.Chunk | None:
+        """The next chunk, None after the last."""
+        while True:
+            future = self._loop.create_future()
+            self._waiters.waiting[self._token] = future
+            try:
+                try:
+                    return self.stream.next(0)
+                except TimeoutError:
+                    await future
+            finally:
+                self._waiters.waiting.pop(self._token, None)

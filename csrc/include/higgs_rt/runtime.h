@@ -43,6 +43,13 @@ class Stream {
   // and must not throw.
   void on_chunk(std::function<void(const Chunk&)> callback);
 
+  // Calls `listener` from a runtime thread whenever a chunk can be taken with next() or next_for(),
+  // and at once when one can be already: for callers that wait for many streams in a loop of their
+  // own. Unlike with on_chunk(), chunks that are not taken pause the request. Once per stream. It
+  // must return quickly, not throw, and call nothing of the stream; it may be called once more
+  // right after the last chunk has been taken.
+  void on_ready(std::function<void()> listener);
+
   void cancel();  // returns at once; the stream ends with FinishReason::kCancelled
   bool done() const;
   RequestTiming timing() const;

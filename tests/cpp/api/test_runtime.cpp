@@ -118,6 +118,23 @@ TEST("callbacks get every chunk, also when they come late") {
   }
 }
 
+TEST("a listener hears of every chunk, and at once of one that waits") {
+  const auto runtime = Runtime::load(small_config(endless_model()));
+  Stream stream = runtime->submit(speech_request(60, 1, true));
+  const auto heard = std::make_shared<std::atomic<int>>(0);
+  stream.on_ready([heard] { ++*heard; });
+  EXPECT_THROWS(stream.on_ready([] {}), "expected one listener per stream, got a second one");
+  int chunks = 0;
+  for (Chunk chunk; stream.next(chunk);) ++chunks;
+  EXPECT(chunks > 2);
+  while (*heard < chunks) std::this_thread::yield();  // it may hear a little later than we read
+  Stream late = runtime->submit(speech_request(20, 1, false));
+  while (!late.done()) std::this_thread::yield();
+  int at_once = 0;
+  late.on_ready([&] { ++at_once; });
+  EXPECT_EQ(at_once, 1);
+}
+
 TEST("a slow reader pauses its own request and no other") {
   RuntimeConfig config = small_config(endless_model());
   config.max_buffered_chunks = 2;
