@@ -229,6 +229,17 @@ def test_answers_are_those_of_one_process(served: Served) -> None:
     assert httpx.get(f"{served.url}/nothing").status_code == 404
 
 
+def test_large_bodies_for_nobody_harm_no_replica(served: Served) -> None:
+    large = b"x" * (1 << 20)
+    for _ in range(3):
+        assert httpx.post(f"{served.url}/nothing", content=large).status_code == 404
+        assert httpx.post(f"{served.url}/v1/models", content=large).status_code == 405
+        assert httpx.post(f"{served.url}/v1/audio/speech", content=large).status_code == 400
+        assert [one["state"] for one in served.replicas()] == ["ready", "ready"]
+    endless = httpx.post(f"{served.url}/nothing", content=(large for _ in range(40)))
+    assert endless.status_code in (404, 413)
+
+
 def test_a_voice_stays_with_its_replica_and_load_is_spread(served: Served) -> None:
     before = speech_counts(served)
     for _ in range(4):

@@ -20,7 +20,7 @@ from higgs_rt.server.fleet_metrics import FleetNumbers, merged
 from higgs_rt.server.limits import Door, known_keys
 from higgs_rt.server.page import POLICY, page
 from higgs_rt.server.problems import Problem, body_of, problem_of, response_of
-from higgs_rt.server.relay import Exchange, ReplicaError, fetch
+from higgs_rt.server.relay import Exchange, ReplicaError, UnreachableError, fetch
 from higgs_rt.server.replicas import Fleet, Replica
 from higgs_rt.server.routing import Hint, hint_of
 from higgs_rt.server.service import Kept
@@ -168,7 +168,9 @@ class _Front:
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         """To a replica, and to another one when it breaks before it has answered."""
         path, method = scope["path"], scope["method"]
-        body = await _body_of(receive)
+        # Of what will be refused, the body is not passed on: nobody would read it.
+        taken = path in _SPOKEN or (path == _VOICES and self._settings.allow_voice_changes)
+        body = await _body_of(receive) if method == "POST" and taken else b""
         hint = await self._hint(path, method, body)
         repeatable = method == "GET" or path in _SPOKEN
         tried: list[int] = []
@@ -178,7 +180,8 @@ class _Front:
                 with _counted(replica):
                     return await self._exchange(replica, scope, receive, send, body)
             except _BrokenEarlyError as error:
-                replica.fail(str(error))
+                if error.unreachable:  # what else it may be, its watch finds out
+                    replica.fail(str(error))
                 tried.append(replica.index)
                 if not repeatable or len(tried) == _TRIES:
                     message = "the replica failed; it is not known whether it did what was asked"
@@ -221,7 +224,7 @@ class _Front:
             try:
                 await exchange.open(scope["method"], target, headers, body)
             except ReplicaError as error:
-                raise _BrokenEarlyError(str(error)) from None
+                raise _BrokenEarlyError(error) from None
             if scope["path"] in _SPOKEN:
                 self._answered.put(request_id, replica.index)
             start = {"type": "http.response.start", "status": exchange.status}
@@ -240,9 +243,11 @@ class _Front:
             for task in (working, leaving):
                 if not task.done():
                     task.cancel()
-            results = await asyncio.gather(working, leaving, return_exceptions=True)
-        if isinstance(results[0], Exception):
-            raise results[0]
+            answered, left = await asyncio.gather(working, leaving, return_exceptions=True)
+        # The rest of a body that nobody reads may be too large; then there is no answer yet.
+        wrong = left if isinstance(answered, asyncio.CancelledError) else answered
+        if isinstance(wrong, Exception):
+            raise wrong
 
     async def _sent(self, send: Send, message: dict[str, Any]) -> None:
         await asyncio.wait_for(send(message), self._settings.send_timeout)
@@ -325,6 +330,10 @@ async def _upwards(connection: ClientConnection, message: Message, receive: Rece
 
 class _BrokenEarlyError(ReplicaError):
     """No answer has begun: another replica may be asked."""
+
+    def __init__(self, error: ReplicaError) -> None:
+        super().__init__(str(error))
+        self.unreachable = isinstance(error, UnreachableError)
 
 
 @contextlib.contextmanager

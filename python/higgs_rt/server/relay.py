@@ -37,6 +37,10 @@ class ReplicaError(ConnectionError):
     """The replica did not answer, or not to the end."""
 
 
+class UnreachableError(ReplicaError):
+    """Nobody answers at the replica's socket."""
+
+
 class Exchange:
     """One request to a replica; `open` waits for the head of the answer."""
 
@@ -53,6 +57,9 @@ class Exchange:
         """Send and wait for the status; ReplicaError when there is none."""
         try:
             self._reader, self._writer = await asyncio.open_unix_connection(self._path)
+        except OSError as error:
+            raise UnreachableError(f"[replica] expected it to listen, got: {error}") from None
+        try:
             kept = [(name, value) for name, value in headers if name.lower() not in _OWN]
             kept += [(b"host", b"replica"), (b"connection", b"close")]
             kept += [(b"content-length", str(len(body)).encode())]
