@@ -1,4 +1,7 @@
 // From text to waveform with the packaged demo model, in C++ and through the C API.
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <cstring>
 #include <fstream>
 #include <future>
@@ -110,6 +113,22 @@ TEST("a voice of another codec is refused") {
   EXPECT_THROWS(speaker->voice("other"), "expected codes of codec");
   EXPECT_THROWS(speaker->voice("other"), "add the recording again with this codec");
   EXPECT_EQ(speaker->voice("slt").num_codebooks, 8);
+}
+
+TEST("a forked child is told to load anew, and can drop what it inherited") {
+  auto speaker = Speaker::load(demo_config(), {.voices_dir = "/nowhere"});
+  Stream stream = speaker->stream(kText, {.voice = "slt"});
+  const ::pid_t child = ::fork();
+  if (child == 0) {
+    const std::string message = thrown([&] { speaker->speak(kText); });
+    stream = {};
+    speaker.reset();
+    ::_exit(message.find("load after forking") == std::string::npos ? 1 : 0);
+  }
+  int status = -1;
+  EXPECT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  EXPECT(read(stream).finish == FinishReason::kStop);
 }
 
 TEST("the C API speaks the same") {
