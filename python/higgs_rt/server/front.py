@@ -168,16 +168,17 @@ class _Front:
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         """To a replica, and to another one when it breaks before it has answered."""
         path, method = scope["path"], scope["method"]
+        body = await _body_of(receive)
         # Of what will be refused, the body is not passed on: nobody would read it.
-        taken = path in _SPOKEN or (path == _VOICES and self._settings.allow_voice_changes)
-        body = await _body_of(receive) if method == "POST" and taken else b""
+        if path not in _SPOKEN and not (path == _VOICES and self._settings.allow_voice_changes):
+            body = b""
         hint = await self._hint(path, method, body)
         repeatable = method == "GET" or path in _SPOKEN
         tried: list[int] = []
         while True:
-            replica = self._choose(hint, tried)
+            replica = self._choose(hint, tried, speaks=path in _SPOKEN)
             try:
-                with _counted(replica):
+                with _counted(replica) if path in _SPOKEN else contextlib.nullcontext():
                     return await self._exchange(replica, scope, receive, send, body)
             except _BrokenEarlyError as error:
                 if error.unreachable:  # what else it may be, its watch finds out
@@ -199,8 +200,9 @@ class _Front:
             return Hint(replica=self._fleet.ready[0].index)
         return Hint()
 
-    def _choose(self, hint: Hint, tried: list[int]) -> Replica:
-        replica = self._fleet.choose(hint, tried)
+    def _choose(self, hint: Hint, tried: list[int], *, speaks: bool = True) -> Replica:
+        """speaks: it needs one of the replica's places."""
+        replica = self._fleet.choose(hint, tried, self._fleet.places if speaks else None)
         if replica is None:
             problem = "not_ready" if not self._fleet.ready else "queue_full"
             self._metrics.refused.labels(problem).inc()
@@ -243,11 +245,9 @@ class _Front:
             for task in (working, leaving):
                 if not task.done():
                     task.cancel()
-            answered, left = await asyncio.gather(working, leaving, return_exceptions=True)
-        # The rest of a body that nobody reads may be too large; then there is no answer yet.
-        wrong = left if isinstance(answered, asyncio.CancelledError) else answered
-        if isinstance(wrong, Exception):
-            raise wrong
+            results = await asyncio.gather(working, leaving, return_exceptions=True)
+        if isinstance(results[0], Exception):
+            raise results[0]
 
     async def _sent(self, send: Send, message: dict[str, Any]) -> None:
         await asyncio.wait_for(send(message), self._settings.send_timeout)
@@ -357,5 +357,6 @@ async def _body_of(receive: Receive) -> bytes:
 
 
 async def _left(receive: Receive) -> None:
+    """Wait until the client leaves; its body has been read."""
     while (await receive())["type"] != "http.disconnect":
         pass

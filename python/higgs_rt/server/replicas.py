@@ -120,9 +120,12 @@ class Fleet:
         await asyncio.gather(*(self._end(one, seconds) for one in self.replicas))
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def choose(self, hint: Hint, without: Sequence[int] = ()) -> Replica | None:
-        """The replica for a request (see routing)."""
-        return choose(self.replicas, hint, self.places, self.slack, without)
+    def choose(
+        self, hint: Hint, without: Sequence[int] = (), places: int | None = None
+    ) -> Replica | None:
+        """The replica for a request (see routing); `places` None: for one that needs no place."""
+        limit = sys.maxsize if places is None else places
+        return choose(self.replicas, hint, limit, self.slack, without)
 
     @property
     def ready(self) -> list[Replica]:
