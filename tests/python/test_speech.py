@@ -33,7 +33,7 @@ from higgs_rt.voices import VoiceStore
 pytestmark = pytest.mark.speech
 
 VOICES = ("slt", "rms", "awb", "kal16")
-STRETCH = {"slt": 1.0, "rms": 1.0, "awb": 1.2, "kal16": 1.3}  # of the teacher, as it was learned
+STRETCH = {"slt": 1.15, "rms": 1.0, "awb": 1.2, "kal16": 1.3}  # of the teacher, as it was learned
 SENTENCES = Path(__file__).resolve().parent.parent / "data" / "sentences.txt"
 NUM_SENTENCES = 50
 HIGHEST_WER = 0.25
