@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,14 +45,15 @@ def speak(folder: Path, device: str, count: int) -> None:
                 f"{stops} length stops",
                 flush=True,
             )
+            arrays: dict[str, Any] = {
+                f"line{i:03d}": np.round(one.samples * 32767).astype(np.int16)
+                for i, one in enumerate(said)
+            }
             np.savez_compressed(
                 folder / f"{voice}.npz",
                 sample_rate=np.int32(said[0].sample_rate),
                 finish=np.array([one.finish for one in said]),
-                **{
-                    f"line{i:03d}": np.round(one.samples * 32767).astype(np.int16)
-                    for i, one in enumerate(said)
-                },
+                **arrays,
             )
 
 

@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--codec", action="store_true", help="with waveforms")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    torch.cuda.init()
+    torch.cuda.init()  # type: ignore[no-untyped-call]
     results = {}
     for streams in (int(part) for part in options.streams.split(",")):
         columns = 1500
