@@ -74,6 +74,7 @@ Stream::Poll SpeechStream::next(Chunk& chunk, std::optional<std::chrono::millise
 }
 
 void SpeechStream::set_callback(std::function<void(const Chunk&)> callback) {
+  check(callback != nullptr, "on_chunk", "expected a function, got none");
   const std::scoped_lock lock(mutex_);
   check(!has_callback_, "on_chunk", "expected one callback per stream, got a second one");
   callback_ = std::make_shared<std::function<void(const Chunk&)>>(std::move(callback));
@@ -81,6 +82,7 @@ void SpeechStream::set_callback(std::function<void(const Chunk&)> callback) {
 }
 
 void SpeechStream::set_listener(std::function<void()> listener) {
+  check(listener != nullptr, "on_ready", "expected a function, got none");
   const auto shared = std::make_shared<std::function<void()>>(std::move(listener));
   {
     const std::scoped_lock lock(mutex_);

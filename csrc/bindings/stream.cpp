@@ -137,7 +137,7 @@ void bind_stream(py::module_& module) {
           [](Stream& stream, std::shared_ptr<Notifier> notifier, std::int64_t token) {
             stream.on_ready([notifier = std::move(notifier), token] { notifier->notify(token); });
           },
-          py::arg("notifier"), py::arg("token"))
+          py::arg("notifier").none(false), py::arg("token"))
       .def("cancel", [](Stream& stream) { without_gil([&] { stream.cancel(); }); })
       .def_property_readonly("done", &Stream::done)
       .def_property_readonly("id", &Stream::id)

@@ -16,6 +16,7 @@ const std::string kPrefix = "base_model.model.";
 const std::string kLoraA = ".lora_A.weight";
 const std::string kLoraB = ".lora_B.weight";
 const std::string kWeight = ".weight";
+const std::string kBegin = "init_lora_weights";
 constexpr std::int64_t kRowsOfTask = 8;
 
 std::string config_path(const std::string& directory) { return directory + "/adapter_config.json"; }
@@ -44,6 +45,15 @@ void refuse_others(const JsonObject& config) {
         "rank_pattern", "alpha_pattern", "layer_replication", "target_parameters",
         "trainable_token_indices", "megatron_config", "alora_invocation_tokens"}) {
     if (is_set(config, name)) config.refuse(name, "a plain LoRA adapter without it");
+  }
+  // These ways to begin change the base weights, which an adapter that is not converted goes with.
+  if (!config.has(kBegin)) return;
+  const Json& begin = *config.value().find(kBegin);
+  if (begin.type() != Json::Type::kString) return;
+  for (const char* name : {"pissa", "olora", "corda", "loftq"}) {
+    if (begin.string_value().starts_with(name)) {
+      config.refuse(kBegin, "one that leaves the base weights as they are");
+    }
   }
 }
 

@@ -136,6 +136,7 @@ class TokenizerFile {
     }
     require_off(model, "byte_fallback");
     const Json& vocab = field(model, "vocab");
+    if (!vocab.is_object()) refuse("model:vocab", "an object", vocab.describe());
     Bpe::Vocabulary vocabulary;
     vocabulary.reserve(vocab.items().size());
     for (std::size_t i = 0; i < vocab.items().size(); ++i) {

@@ -14,6 +14,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <system_error>
 #include <thread>
 
 #include "json.h"
@@ -269,15 +270,27 @@ void HttpServer::run() {
     set_timeout(socket, SO_SNDTIMEO, limits_.write_seconds);
     {
       const std::lock_guard lock(mutex_);
+      // Those beyond the limit get a 503 of their own, but not without end.
+      if (std::ssize(connections_) >= 2 * limits_.max_connections) {
+        ::close(socket);
+        continue;
+      }
       connections_.insert(socket);
     }
-    std::thread([this, socket] {
-      serve(socket);
+    const auto leave = [this, socket] {
       const std::lock_guard lock(mutex_);
       ::close(socket);
       connections_.erase(socket);
       if (connections_.empty()) idle_.notify_all();
-    }).detach();
+    };
+    try {
+      std::thread([this, socket, leave] {
+        serve(socket);
+        leave();
+      }).detach();
+    } catch (const std::system_error&) {
+      leave();  // no thread to be had
+    }
   }
 }
 

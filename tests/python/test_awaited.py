@@ -6,12 +6,16 @@ import asyncio
 import gc
 import select
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from higgs_rt import Runtime
 from higgs_rt import _higgs_rt as native
+
+# Of `endless_model`: a second draw (ras_window) may be an end.
+ENDLESS: dict[str, Any] = {"temperature": 0, "ras_window": 0, "guards": False}
 
 
 @pytest.fixture
@@ -46,15 +50,15 @@ def test_loops_come_and_go_without_a_trace(runtime: Runtime) -> None:
 def test_a_cancelled_wait_leaves_the_loop_to_others(endless_model: Path) -> None:
     async def main() -> None:
         with Runtime.load(endless_model, max_batch=1, max_buffered_chunks=1) as runtime:
-            first = runtime.astream("Hello.", temperature=0, max_seconds=20)
-            second = runtime.astream("Hello.", temperature=0, max_seconds=1)
+            first = runtime.astream("Hello.", **ENDLESS, max_seconds=20)
+            second = runtime.astream("Hello.", **ENDLESS, max_seconds=1)
             assert await first.next() is not None  # it has the only place now, and pauses
             waiting = asyncio.ensure_future(second.next())
             await asyncio.sleep(0.05)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-            third = runtime.astream("Hello.", temperature=0, max_seconds=1)
+            third = runtime.astream("Hello.", **ENDLESS, max_seconds=1)
             first.cancel()
             assert sum([len(chunk) async for chunk in third]) > 0
 

@@ -280,6 +280,7 @@ def test_merging_is_what_peft_computes(model_and_adapter: tuple[Path, Path]) -> 
     [
         ({"peft_type": "IA3"}, "peft_type.*LORA.*IA3"),
         ({"use_dora": True}, "use_dora"),
+        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights.*pissa_niter_4"),
         ({"rank_pattern": {"x": 3}}, "rank_pattern"),
         ({"r": 5}, "lora_A"),
     ],

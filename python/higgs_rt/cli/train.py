@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -91,9 +92,13 @@ def lora(
 
     trainer = Trainer(settings, say=say)
     progress = trainer.train()
+    validated = (
+        f"best validation {progress.best:.4f} at step {progress.best_step}; adapters in best/ and "
+        if math.isfinite(progress.best)
+        else "never validated; adapter in "
+    )
     trainer.say(
-        f"{settings.output}: {progress.step} steps, best validation {progress.best:.4f} at step "
-        f"{progress.best_step}; adapters in best/ and last/"
+        f"{settings.output}: {progress.step} steps, {validated}last/"
         + (f"; {progress.skipped} steps skipped" if progress.skipped else "")
     )
 

@@ -27,6 +27,7 @@ from higgs_rt.server.formats import (
 from higgs_rt.server.problems import body_of, problem_of, response_of
 from higgs_rt.server.schemas import RequestReport
 from higgs_rt.server.service import Service
+from higgs_rt.server.tasks import end_tasks
 from higgs_rt.speech import AsyncSpeechStream
 
 Opener = Callable[[], Awaitable[AsyncSpeechStream]]
@@ -174,10 +175,7 @@ class SpokenResponse(Response):
         try:
             await asyncio.wait({speaking, leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (leaving, speaking):
-                if not task.done():
-                    task.cancel()
-            results = await asyncio.gather(speaking, leaving, return_exceptions=True)
+            results = await end_tasks(speaking, leaving)
         if isinstance(results[0], Exception):
             raise results[0]
 

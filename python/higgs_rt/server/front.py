@@ -25,6 +25,7 @@ from higgs_rt.server.replicas import Fleet, Replica
 from higgs_rt.server.routing import Hint, hint_of
 from higgs_rt.server.service import Kept
 from higgs_rt.server.settings import ServerSettings
+from higgs_rt.server.tasks import end_tasks
 
 _SPOKEN = ("/v1/audio/speech", "/v1/chat/completions")
 _SOCKET = "/v1/audio/speech/stream"
@@ -242,10 +243,7 @@ class _Front:
             await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             exchange.close()  # a client that leaves cancels its request
-            for task in (working, leaving):
-                if not task.done():
-                    task.cancel()
-            results = await asyncio.gather(working, leaving, return_exceptions=True)
+            results = await end_tasks(working, leaving)
         if isinstance(results[0], Exception):
             raise results[0]
 
@@ -298,6 +296,7 @@ class _Front:
                 additional_headers=headers,
                 compression=None,
                 max_size=None,
+                ping_interval=None,  # a listener that pauses must not cost the replica's answer
             )
         except (OSError, InvalidHandshake) as error:
             replica.fail(str(error))
@@ -306,9 +305,7 @@ class _Front:
             up = asyncio.create_task(_upwards(connection, first, receive))
             down = asyncio.create_task(self._downwards(connection, send))
             await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (up, down):
-                task.cancel()
-            results = await asyncio.gather(up, down, return_exceptions=True)
+            results = await end_tasks(up, down)
         for result in results:
             if isinstance(result, Exception):
                 raise result

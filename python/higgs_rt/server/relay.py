@@ -18,7 +18,6 @@ _OWN = frozenset(
         b"connection",
         b"content-length",
         b"expect",
-        b"host",
         b"keep-alive",
         b"origin",
         b"proxy-connection",
@@ -61,7 +60,9 @@ class Exchange:
             raise UnreachableError(f"[replica] expected it to listen, got: {error}") from None
         try:
             kept = [(name, value) for name, value in headers if name.lower() not in _OWN]
-            kept += [(b"host", b"replica"), (b"connection", b"close")]
+            if all(name.lower() != b"host" for name, _ in kept):
+                kept.append((b"host", b"replica"))
+            kept.append((b"connection", b"close"))
             kept += [(b"content-length", str(len(body)).encode())]
             request = h11.Request(method=method, target=target, headers=kept)
             data = self._connection.send(request) or b""

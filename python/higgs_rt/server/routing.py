@@ -60,7 +60,7 @@ def choose(
 
 
 def _weight(voice: str, index: int) -> bytes:
-    return hashlib.blake2b(f"{index} {voice}".encode(), digest_size=8).digest()
+    return hashlib.blake2b(f"{index} {voice}".encode(errors="replace"), digest_size=8).digest()
 
 
 def hint_of(body: bytes) -> Hint:

@@ -17,6 +17,7 @@ from higgs_rt.server.formats import Format, make_encoder
 from higgs_rt.server.problems import Problem, body_of, problem_of
 from higgs_rt.server.schemas import SamplingFields, VoiceField
 from higgs_rt.server.service import Service
+from higgs_rt.server.tasks import end_tasks
 from higgs_rt.speech import AsyncSpeechStream
 
 
@@ -93,9 +94,7 @@ class _Session:
                         task.result()
             finally:
                 stream.cancel()
-                speaking.cancel()
-                writing.cancel()
-                await asyncio.gather(speaking, writing, return_exceptions=True)
+                await end_tasks(speaking, writing)
 
     async def _start(self) -> SessionStart:
         message = await self._receive()

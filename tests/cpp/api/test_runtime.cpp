@@ -251,9 +251,12 @@ TEST("threads that submit, read, cancel, drop and call back do not disturb each 
 }
 
 TEST("a callback may drop the runtime, but not shut it down") {
-  std::shared_ptr<Runtime> runtime = Runtime::load(small_config(endless_model()));
+  RuntimeConfig config = small_config(endless_model());
+  config.max_buffered_chunks = 1;  // unread, both pause long before their ends
+  std::shared_ptr<Runtime> runtime = Runtime::load(config);
   Stream stream = runtime->submit(speech_request(400, 1, true));
-  Stream other = runtime->submit(speech_request(500, 2, false));
+  Stream other = runtime->submit(speech_request(500, 2, true));
+  while (runtime->stats().running != 2) std::this_thread::yield();
   std::string refusal;
   std::int32_t running = 0;
   std::promise<void> dropped;
@@ -267,8 +270,8 @@ TEST("a callback may drop the runtime, but not shut it down") {
   dropped.get_future().get();
   EXPECT(refusal.find("outside of on_chunk") != std::string::npos);
   EXPECT_EQ(running, 2);
+  while (!stream.done() || !other.done()) std::this_thread::yield();
   EXPECT(read(other).finish == FinishReason::kCancelled);
-  while (!stream.done()) std::this_thread::yield();
 }
 
 TEST("a full queue refuses, and serves those that were accepted") {

@@ -61,8 +61,8 @@ TEST("adapter: a tensor trained in full replaces the model's; none may be left o
 
 TEST("adapter: options that change the sum are refused by name") {
   for (const std::string option :
-       {R"("use_dora": true)", R"("bias": "all")", R"("rank_pattern": {"q_proj": 3})",
-        R"("fan_in_fan_out": true)", R"("peft_type": "IA3")"}) {
+       {R"("use_dora": true)", R"("init_lora_weights": "olora")", R"("bias": "all")",
+        R"("rank_pattern": {"q_proj": 3})", R"("fan_in_fan_out": true)", R"("peft_type": "IA3")"}) {
     const bool kind = option.find("peft_type") != std::string::npos;
     const std::string rest = R"("r": 2, "lora_alpha": 3)";
     const Written written(kind ? "{" + option + ", " + rest + "}"

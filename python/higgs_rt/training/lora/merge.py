@@ -44,6 +44,8 @@ _REFUSED = (
     "megatron_config",
     "alora_invocation_tokens",
 )
+# Values of init_lora_weights that change the base: an adapter that is not converted needs that one.
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
 
 
 class StoredAdapter:
@@ -71,6 +73,12 @@ class StoredAdapter:
                 raise CheckpointError(
                     f"[{path}:{name}] expected a plain LoRA adapter without it, got {config[name]}"
                 )
+        begin = config.get("init_lora_weights")
+        if isinstance(begin, str) and begin.startswith(_CHANGES_BASE):
+            raise CheckpointError(
+                f"[{path}:init_lora_weights] expected one that leaves the base weights as they "
+                f"are, got {begin}"
+            )
         self.rank = int(config["r"])
         root = math.sqrt(self.rank) if config.get("use_rslora") else self.rank
         self.scale = float(config["lora_alpha"]) / root
