@@ -58,7 +58,8 @@ class RankBench {
       return -1;
     }
     const auto all = [&] {
-      for (const Tensor& weight : weights_[index]) cublas_.product(x, weight, out, shape.adds);
+      for (const Tensor& weight : weights_[index])
+        cublas_.product(x, weight, out, shape.adds, RowKind::kDecode);
     };
     all();
     device_.synchronize();

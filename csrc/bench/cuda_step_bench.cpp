@@ -50,7 +50,7 @@ class StepBench {
     batch.last_columns = batch.columns;
     batch.table_rows = {count_.data, DType::kF32, {0, kHidden}};
     batch.block_table = {count_.data, DType::kI32, {rows, kBlocks}};
-    batch.single_rows = true;
+    batch.kind = RowKind::kDecode;
     const auto step = [&] { decoder_->forward(batch, cache_); };
     step();
     device_.synchronize();

@@ -53,15 +53,15 @@ TensorView Decoder::forward(const DecoderBatch& batch, const KvCache& cache) {
   for (std::size_t i = 0; i < weights_.layers.size(); ++i) {
     const LayerWeights& layer = weights_.layers[i];
     attention(layer, batch, split, cache.keys[i], cache.values[i], cache.layout);
-    feed_forward(layer.text, 0, split.text);
-    feed_forward(layer.audio, split.text, split.rows - split.text);
+    feed_forward(layer.text, 0, split.text, batch.kind);
+    feed_forward(layer.audio, split.text, split.rows - split.text, batch.kind);
   }
   const std::int64_t wanted = batch.logit_rows.dim(0);
   const TensorView logits = logits_.view().first(wanted);
   if (wanted != 0) {
     ops_.head(hidden_.view().first(split.rows),
               {batch.logit_rows, weights_.norm, config_.rms_norm_eps, weights_.audio_head,
-               last_.view().first(wanted), normed_.view().first(wanted)},
+               last_.view().first(wanted), normed_.view().first(wanted), batch.kind},
               logits);
   }
   return as_shape(logits, {wanted, config_.num_codebooks, config_.codebook_vocab});
@@ -102,26 +102,28 @@ void Decoder::attention(const LayerWeights& layer, const DecoderBatch& batch, co
                         .rope = rope_,
                         .normed = normed_.view().first(rows),
                         .k = as_shape(k_, kv_shape),
-                        .v = as_shape(v_, kv_shape)},
+                        .v = as_shape(v_, kv_shape),
+                        .kind = batch.kind},
                        q, keys, values);
   const TensorView out = attended_.view().first(rows);
   ops_.attention(q, keys, values,
-                 {batch.sequence, batch.position, batch.block_table, layout, batch.single_rows},
+                 {batch.sequence, batch.position, batch.block_table, layout, batch.kind},
                  as_shape(out, q_shape));
-  ops_.linear(out, layer.o, x, /*accumulate=*/true);
+  ops_.linear(out, layer.o, x, /*accumulate=*/true, batch.kind);
 }
 
 // Adds the FFN of one modality to its rows [begin, begin + count) of the residual stream.
-void Decoder::feed_forward(const PathWeights& path, std::int64_t begin, std::int64_t count) {
+void Decoder::feed_forward(const PathWeights& path, std::int64_t begin, std::int64_t count,
+                           RowKind kind) {
   if (count == 0) return;
   const TensorView x = hidden_.view().slice(begin, count);
   const Shape shape = {count, path.ffn.gate.dim(0)};
   const TensorView activated = as_shape(gate_, shape);
   ops_.ffn_input(x,
                  {path.post_attention_norm, config_.rms_norm_eps, path.ffn.gate, path.ffn.up,
-                  normed_.view().first(count), as_shape(up_, shape)},
+                  normed_.view().first(count), as_shape(up_, shape), kind},
                  activated);
-  ops_.linear(activated, path.ffn.down, x, /*accumulate=*/true);
+  ops_.linear(activated, path.ffn.down, x, /*accumulate=*/true, kind);
 }
 
 }  // namespace higgs_rt

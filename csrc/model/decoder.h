@@ -14,16 +14,16 @@ namespace higgs_rt {
 // One step in device memory; the fields are those of StepBatch. R rows, text first.
 struct DecoderBatch {
   std::int64_t num_text_rows = 0;
-  TensorView ids;            // [R] i32
-  TensorView sequence;       // [R] i32
-  TensorView position;       // [R] i32
-  TensorView slot;           // [R] i32
-  TensorView columns;        // [n, K] i32
-  TensorView last_columns;   // [sampler rows, K] i32; no rows when nothing refers to it
-  TensorView table_rows;     // [m, H] fp32
-  TensorView block_table;    // [sequences, max_blocks] i32
-  TensorView logit_rows;     // [L] i32
-  bool single_rows = false;  // every row is the only one of its sequence (Ops::AttentionBatch)
+  TensorView ids;                   // [R] i32
+  TensorView sequence;              // [R] i32
+  TensorView position;              // [R] i32
+  TensorView slot;                  // [R] i32
+  TensorView columns;               // [n, K] i32
+  TensorView last_columns;          // [sampler rows, K] i32; no rows when nothing refers to it
+  TensorView table_rows;            // [m, H] fp32
+  TensorView block_table;           // [sequences, max_blocks] i32
+  TensorView logit_rows;            // [L] i32
+  RowKind kind = RowKind::kPrompt;  // of all rows
 };
 
 // Keys and values of every layer, each [num_slots, Hk, D].
@@ -55,7 +55,7 @@ class Decoder {
   void embed(const DecoderBatch& batch, const Split& split);
   void attention(const LayerWeights& layer, const DecoderBatch& batch, const Split& split,
                  const TensorView& keys, const TensorView& values, const KvLayout& layout);
-  void feed_forward(const PathWeights& path, std::int64_t begin, std::int64_t count);
+  void feed_forward(const PathWeights& path, std::int64_t begin, std::int64_t count, RowKind kind);
 
   ModelConfig config_;
   ModelWeights weights_;

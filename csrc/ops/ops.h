@@ -7,9 +7,10 @@
 // not overlap inputs unless stated. Shapes are checked; a mismatch throws kInternal.
 //
 // Row independence: every op that takes rows computes each row with an order of operations that
-// does not depend on the other rows or on their number. A request therefore gives the same columns
-// alone, in any batch and under any split of its prompt into chunks. (CUDA: docs/gpu.md says which
-// numbers of rows share an order.)
+// does not depend on the other rows or on their number, given the kind of the rows. A request
+// therefore gives the same columns alone, in any batch and under any split of its prompt into
+// chunks, as long as each of its positions is always computed as a row of the same kind. (CUDA:
+// docs/gpu.md says which numbers of decode rows share an order.)
 //
 // Padding rows (CUDA only, for graphs over more rows than a step has): position -1 and slot -1.
 // rope leaves such a row alone, store_kv writes nothing for it, attention gives zeros.
@@ -24,6 +25,13 @@
 #include "kv/kv_layout.h"
 
 namespace higgs_rt {
+
+// What the rows of a call are in their sequences. A device may have a fast way for each kind, so
+// the same row may round differently as a row of another kind; the CPU has one way for both.
+enum class RowKind {
+  kPrompt,  // any rows
+  kDecode,  // each is the only row of its sequence, as in a step that gives a column to each
+};
 
 class Ops {
  public:
@@ -56,7 +64,7 @@ class Ops {
   // out = x weight^T, or out += x weight^T when `accumulate`.
   // x [R, I] A, weight [O, I] fp32 or bf16, out [R, O] A or fp32 (fp32 when `accumulate`).
   virtual void linear(const TensorView& x, const TensorView& weight, const TensorView& out,
-                      bool accumulate = false) = 0;
+                      bool accumulate = false, RowKind kind = RowKind::kDecode) = 0;
 
   // Rotates pairs (i, i + D/2) of every head by the row's position (specification 3.4), in place.
   // x [R, heads, D] A, positions [R] i32, table [positions, D/2, 2] fp32 (cos, sin).
@@ -68,16 +76,14 @@ class Ops {
                         const TensorView& k_cache, const TensorView& v_cache) = 0;
 
   // On CUDA the three tensors are filled by copies before the step, never by a kernel: they may be
-  // read before the kernels ahead have finished (core/cuda/launch.cuh). So may, with single_rows,
+  // read before the kernels ahead have finished (core/cuda/launch.cuh). So may, for decode rows,
   // the cache at all positions before a row's own: earlier steps wrote them.
   struct AttentionBatch {
     TensorView sequence;     // [R] i32: sequence of each row
     TensorView position;     // [R] i32: row i attends to positions 0..position[i] of its sequence
     TensorView block_table;  // [sequences, max_blocks] i32
     KvLayout layout;
-    // Every row is the only one of its sequence, as in a step of decode rows alone. Told so, a
-    // device need not look for prompts; false is always right.
-    bool single_rows = false;
+    RowKind kind = RowKind::kPrompt;
   };
   // Causal attention over the paged cache, scale 1/sqrt(D), softmax in fp32. Query head h reads
   // key/value head h / (Hq / Hk). q and out [R, Hq, D] A, caches [num_slots, Hk, D] A.
@@ -114,6 +120,7 @@ class Ops {
     TensorView position, slot;                // [R] i32
     TensorView rope;                          // [positions, D/2, 2] fp32
     TensorView normed, k, v;                  // [R, H], [R, Hk, D], [R, Hk, D] A, working memory
+    RowKind kind = RowKind::kDecode;
   };
   // x [R, H] fp32, q [R, Hq, D] A, caches as in store_kv.
   virtual void attention_input(const TensorView& x, const AttentionInput& input,
@@ -126,6 +133,7 @@ class Ops {
     float eps = 0;
     TensorView gate_weight, up_weight;  // on CUDA one after another in memory (weights.h)
     TensorView normed, up;              // [R, H], [R, F] A, working memory
+    RowKind kind = RowKind::kDecode;
   };
   // x [R, H] fp32, out [R, F] A.
   virtual void ffn_input(const TensorView& x, const FfnInput& input, const TensorView& out);
@@ -137,6 +145,7 @@ class Ops {
     float eps = 0;
     TensorView weight;        // [K * V, H]
     TensorView last, normed;  // [L, H] fp32, [L, H] A, working memory
+    RowKind kind = RowKind::kDecode;
   };
   // x [R, H] fp32, out [L, K * V] fp32.
   virtual void head(const TensorView& x, const HeadInput& input, const TensorView& out);

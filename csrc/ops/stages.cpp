@@ -25,9 +25,9 @@ void Ops::attention_input(const TensorView& x, const AttentionInput& input, cons
   if (audio != 0) {
     rms_norm(x.slice(text, audio), input.audio_norm, input.eps, y.slice(text, audio));
   }
-  linear(y, input.q_weight, as_rows(q));
-  linear(y, input.k_weight, as_rows(input.k));
-  linear(y, input.v_weight, as_rows(input.v));
+  linear(y, input.q_weight, as_rows(q), false, input.kind);
+  linear(y, input.k_weight, as_rows(input.k), false, input.kind);
+  linear(y, input.v_weight, as_rows(input.v), false, input.kind);
   rope(q, input.position, input.rope);
   rope(input.k, input.position, input.rope);
   store_kv(input.k, input.v, input.slot, k_cache, v_cache);
@@ -35,15 +35,15 @@ void Ops::attention_input(const TensorView& x, const AttentionInput& input, cons
 
 void Ops::ffn_input(const TensorView& x, const FfnInput& input, const TensorView& out) {
   rms_norm(x, input.norm, input.eps, input.normed);
-  linear(input.normed, input.gate_weight, out);
-  linear(input.normed, input.up_weight, input.up);
+  linear(input.normed, input.gate_weight, out, false, input.kind);
+  linear(input.normed, input.up_weight, input.up, false, input.kind);
   swiglu(out, input.up, out);
 }
 
 void Ops::head(const TensorView& x, const HeadInput& input, const TensorView& out) {
   gather_rows(x, input.rows, input.last);
   rms_norm(input.last, input.norm, input.eps, input.normed);
-  linear(input.normed, input.weight, out);
+  linear(input.normed, input.weight, out, false, input.kind);
 }
 
 }  // namespace higgs_rt

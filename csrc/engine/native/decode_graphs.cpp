@@ -116,7 +116,7 @@ DecodeGraphs::Staged DecodeGraphs::stage(const StepBatch& batch, std::int32_t ro
     std::copy_n(batch.block_table.begin() + static_cast<std::ptrdiff_t>(i * own), own, to.begin());
   }
   step.block_table = table.device;
-  step.single_rows = true;
+  step.kind = RowKind::kDecode;
   step.columns = staging_.take({0, num_codebooks_}).device;
   step.table_rows = {step.columns.data, DType::kF32, {0, 1}};
   step.last_columns = {

@@ -187,7 +187,7 @@ const float* NativeEngine::run_eagerly(const StepBatch& batch, const StepOutput&
   step.columns = staging_->add(batch.columns, {given, codebooks});
   step.block_table = staging_->add(batch.block_table, {batch.num_sequences, batch.max_blocks});
   step.logit_rows = staging_->add(batch.logit_rows, {wanted});
-  step.single_rows = has_single_rows(batch);
+  step.kind = has_single_rows(batch) ? RowKind::kDecode : RowKind::kPrompt;
   TensorView sampler_rows;
   if (tail_.enqueue) sampler_rows = staging_->add(batch.sampler_rows, {wanted});
   const StepStaging::Array table_rows = staging_->take({table, spec_.hidden_size}, DType::kF32);

@@ -22,8 +22,8 @@ class CpuOps final : public Ops {
                      const TensorView& out) override;
   void rms_norm(const TensorView& x, const TensorView& weight, float eps,
                 const TensorView& out) override;
-  void linear(const TensorView& x, const TensorView& weight, const TensorView& out,
-              bool accumulate) override;
+  void linear(const TensorView& x, const TensorView& weight, const TensorView& out, bool accumulate,
+              RowKind kind) override;
   void rope(const TensorView& x, const TensorView& positions, const TensorView& table) override;
   void store_kv(const TensorView& k, const TensorView& v, const TensorView& slots,
                 const TensorView& k_cache, const TensorView& v_cache) override;

@@ -5,7 +5,7 @@
 namespace higgs_rt {
 
 void CpuOps::linear(const TensorView& x, const TensorView& weight, const TensorView& out,
-                    bool accumulate) {
+                    bool accumulate, RowKind) {
   expect_rank("linear", "x", x, 2);
   expect_rank("linear", "out", out, 2);
   const std::int64_t rows = x.dim(0), inputs = x.dim(1), outputs = out.dim(1);

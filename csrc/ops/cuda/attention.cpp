@@ -121,19 +121,17 @@ void CudaOps::attention(const TensorView& q, const TensorView& k_cache, const Te
   if (!attention_) attention_ = std::make_shared<AttentionScratch>(device_);
   const AttentionMemory& memory = attention_->reserve(shape);
   const cudaStream_t stream = device_.stream();
-  // At most two rows of a sequence stand alone or begin a run: one of text, one of audio.
-  const std::int64_t runs = 2 * batch.block_table.dim(0);
-  std::int64_t decode_rows = shape.rows;
-  if (!batch.single_rows) {
-    decode_rows = std::min(shape.rows, runs);
-    check_cuda(launch_attention_plan(shape, data, memory, stream), kOp, "the launch of the plan");
-    check_cuda(launch_attention_prefill(
-                   shape, data, memory,
-                   std::min((shape.rows + 1) / 2, shape.rows / kTileRows + runs), stream),
-               kOp, "the launch for prompts");
+  if (batch.kind == RowKind::kDecode) {
+    check_cuda(launch_attention_decode(shape, data, memory, stream), kOp,
+               "the launch for decode rows");
+    return;
   }
-  check_cuda(launch_attention_decode(shape, data, memory, decode_rows, batch.single_rows, stream),
-             kOp, "the launch for decode rows");
+  // At most two runs of a sequence: one of text, one of audio.
+  const std::int64_t runs = 2 * batch.block_table.dim(0);
+  const std::int64_t tiles = std::min(shape.rows, shape.rows / kTileRows + runs);
+  check_cuda(launch_attention_plan(shape, data, memory, stream), kOp, "the launch of the plan");
+  check_cuda(launch_attention_prefill(shape, data, memory, tiles, stream), kOp,
+             "the launch for prompts");
 }
 
 }  // namespace higgs_rt

@@ -23,7 +23,7 @@ cudaError_t stream_linear(const StreamDevice& device, const TensorView& x, const
 }  // namespace
 
 void CudaOps::linear(const TensorView& x, const TensorView& weight, const TensorView& out,
-                     bool accumulate) {
+                     bool accumulate, RowKind kind) {
   constexpr const char* kOp = "linear";
   expect_cuda_rank(kOp, "x", x, 2);
   expect_cuda_rank(kOp, "weight", weight, 2);
@@ -36,9 +36,9 @@ void CudaOps::linear(const TensorView& x, const TensorView& weight, const Tensor
   if (rows == 0 || outputs == 0) return;
   device_.activate();
   const LinearPath path =
-      x.dtype == DType::kBF16 ? linear_->choose(rows, weight) : LinearPath::kPlain;
+      x.dtype == DType::kBF16 ? linear_->choose(rows, weight, 0, kind) : LinearPath::kPlain;
   if (path == LinearPath::kCublasLt) {
-    linear_->cublas().product(x, weight, out, accumulate);
+    linear_->cublas().product(x, weight, out, accumulate, kind);
   } else if (path == LinearPath::kPlain) {
     check_cuda(launch_plain_linear({x.data, x.dtype, weight.data, weight.dtype, out.data, out.dtype,
                                     accumulate, rows, outputs, inputs},

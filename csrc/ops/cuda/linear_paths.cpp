@@ -24,14 +24,14 @@ LinearPaths::LinearPaths(CudaDevice& device) : device_(device), cublas_(device) 
   check_cuda(read_stream_device(device.ordinal(), stream_), "linear", "cudaDeviceGetAttribute");
 }
 
-LinearPath LinearPaths::choose(std::int64_t rows, const TensorView& weight,
-                               std::int64_t dim) const {
+LinearPath LinearPaths::choose(std::int64_t rows, const TensorView& weight, std::int64_t dim,
+                               RowKind kind) const {
   if (weight.dtype != DType::kBF16 || !aligned(weight) || !fits_int(weight)) {
     return LinearPath::kPlain;
   }
   const std::int64_t outputs = weight.dim(0), inputs = weight.dim(1);
   const auto width = static_cast<int>(inputs);
-  if (rows <= kStreamMaxRows && inputs % 64 == 0 &&
+  if (kind == RowKind::kDecode && rows <= kStreamMaxRows && inputs % 64 == 0 &&
       stream_fits(stream_, static_cast<int>(rows), width, static_cast<int>(dim))) {
     return LinearPath::kStream;
   }
@@ -50,11 +50,12 @@ TensorView LinearPaths::joined(std::int64_t rows, std::int64_t width) {
   return {joined_.back().view().data, DType::kBF16, {rows, width}};
 }
 
-cudaError_t LinearPaths::joined_qkv(const TensorView& y, const TensorView& weight, QkvOutput out) {
+cudaError_t LinearPaths::joined_qkv(const TensorView& y, const TensorView& weight, QkvOutput out,
+                                    RowKind kind) {
   for (std::int64_t begin = 0; begin < y.dim(0); begin += kJoinedRows) {
     const std::int64_t count = std::min(y.dim(0) - begin, kJoinedRows);
     const TensorView product = joined(count, weight.dim(0));
-    cublas_.product(y.slice(begin, count), weight, product, false);
+    cublas_.product(y.slice(begin, count), weight, product, false, kind);
     const cudaError_t result = launch_joined_qkv(static_cast<const __nv_bfloat16*>(product.data),
                                                  out, static_cast<int>(count), device_.stream());
     if (result != cudaSuccess) return result;
@@ -64,11 +65,11 @@ cudaError_t LinearPaths::joined_qkv(const TensorView& y, const TensorView& weigh
 }
 
 cudaError_t LinearPaths::joined_swiglu(const TensorView& y, const TensorView& weight,
-                                       const TensorView& out) {
+                                       const TensorView& out, RowKind kind) {
   for (std::int64_t begin = 0; begin < y.dim(0); begin += kJoinedRows) {
     const std::int64_t count = std::min(y.dim(0) - begin, kJoinedRows);
     const TensorView product = joined(count, weight.dim(0));
-    cublas_.product(y.slice(begin, count), weight, product, false);
+    cublas_.product(y.slice(begin, count), weight, product, false, kind);
     const cudaError_t result = launch_joined_swiglu(
         static_cast<const __nv_bfloat16*>(product.data),
         static_cast<__nv_bfloat16*>(out.slice(begin, count).data), static_cast<int>(count),

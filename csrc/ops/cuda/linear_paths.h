@@ -27,18 +27,22 @@ class LinearPaths {
   // anything but kPlain.
   //
   // bf16, chosen by measurement on an H200 (docs/performance.md):
-  //   rows  1 to 16    kStream    I a multiple of 64
-  //   rows 17 and more kCublasLt  I and O multiples of 8
+  //   decode rows  1 to 16    kStream    I a multiple of 64
+  //   decode rows 17 and more kCublasLt  I and O multiples of 8
+  //   prompt rows             kCublasLt  the same, so that their number changes no bit
   // fp32 and other shapes: kPlain.
-  LinearPath choose(std::int64_t rows, const TensorView& weight, std::int64_t dim = 0) const;
+  LinearPath choose(std::int64_t rows, const TensorView& weight, std::int64_t dim,
+                    RowKind kind) const;
 
   const StreamDevice& stream() const { return stream_; }
   CublasLt& cublas() { return cublas_; }
 
   // Products by cuBLASLt with a weight of several matrices, and what follows them; y [R, I], out
   // [R, F].
-  cudaError_t joined_qkv(const TensorView& y, const TensorView& weight, QkvOutput out);
-  cudaError_t joined_swiglu(const TensorView& y, const TensorView& weight, const TensorView& out);
+  cudaError_t joined_qkv(const TensorView& y, const TensorView& weight, QkvOutput out,
+                         RowKind kind);
+  cudaError_t joined_swiglu(const TensorView& y, const TensorView& weight, const TensorView& out,
+                            RowKind kind);
 
  private:
   static constexpr std::int64_t kJoinedRows = 4608;  // more rows go in several passes

@@ -98,7 +98,7 @@ void CudaOps::attention_input(const TensorView& x, const AttentionInput& input, 
   }
   const QkvShape shape = check_attention_input(x, input, q, k_cache, v_cache);
   const TensorView weight = join_rows(input.q_weight, shape.outputs());
-  const LinearPath path = linear_->choose(rows, weight, shape.dim);
+  const LinearPath path = linear_->choose(rows, weight, shape.dim, input.kind);
   if (path == LinearPath::kPlain || (path == LinearPath::kCublasLt && shape.dim % 16 != 0)) {
     return Ops::attention_input(x, input, q, k_cache, v_cache);
   }
@@ -118,7 +118,7 @@ void CudaOps::attention_input(const TensorView& x, const AttentionInput& input, 
   if (rows != text) {
     rms_norm(x.slice(text, rows - text), input.audio_norm, input.eps, y.slice(text, rows - text));
   }
-  check_cuda(linear_->joined_qkv(y, weight, out), kOp, "the launch");
+  check_cuda(linear_->joined_qkv(y, weight, out, input.kind), kOp, "the launch");
 }
 
 void CudaOps::ffn_input(const TensorView& x, const FfnInput& input, const TensorView& out) {
@@ -139,7 +139,7 @@ void CudaOps::ffn_input(const TensorView& x, const FfnInput& input, const Tensor
   expect_cuda(kOp, "normed", input.normed, DType::kBF16, {rows, size});
   expect_cuda_real(kOp, "norm", input.norm, {size});
   const TensorView weight = join_rows(input.gate_weight, 2 * width);
-  const LinearPath path = linear_->choose(rows, weight);
+  const LinearPath path = linear_->choose(rows, weight, 0, input.kind);
   if (path == LinearPath::kPlain || (path == LinearPath::kCublasLt && width % 8 != 0)) {
     return Ops::ffn_input(x, input, out);
   }
@@ -152,7 +152,7 @@ void CudaOps::ffn_input(const TensorView& x, const FfnInput& input, const Tensor
     return;
   }
   rms_norm(x, input.norm, input.eps, input.normed);
-  check_cuda(linear_->joined_swiglu(input.normed, weight, out), kOp, "the launch");
+  check_cuda(linear_->joined_swiglu(input.normed, weight, out, input.kind), kOp, "the launch");
 }
 
 void CudaOps::head(const TensorView& x, const HeadInput& input, const TensorView& out) {
@@ -163,7 +163,7 @@ void CudaOps::head(const TensorView& x, const HeadInput& input, const TensorView
   const std::int64_t rows = input.rows.dim(0), size = x.dim(1);
   if (rows == 0) return;
   if (input.normed.dtype != DType::kBF16 || !addresses_fit({&x, &input.norm, &out}) ||
-      linear_->choose(rows, input.weight) != LinearPath::kStream) {
+      linear_->choose(rows, input.weight, 0, input.kind) != LinearPath::kStream) {
     return Ops::head(x, input, out);
   }
   expect_cuda(kOp, "x", x, DType::kF32, {x.dim(0), size});

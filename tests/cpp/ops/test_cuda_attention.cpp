@@ -65,7 +65,7 @@ struct Problem {
 
   // The rows [begin, begin + count), by either backend's tensors.
   template <class Put>
-  void run(Ops& ops, Put put, std::int64_t begin, std::int64_t count, bool single_rows,
+  void run(Ops& ops, Put put, std::int64_t begin, std::int64_t count, RowKind kind,
            const TensorView& k, const TensorView& v, const TensorView& queries,
            const TensorView& out) const {
     const auto sequences = static_cast<std::int64_t>(table.size()) / max_blocks;
@@ -74,7 +74,7 @@ struct Problem {
     const Tensor pos =
         put(integers({position.begin() + begin, position.begin() + begin + count}, {count}));
     const Tensor blocks = put(integers(table, {sequences, max_blocks}));
-    ops.attention(queries.slice(begin, count), k, v, {seq, pos, blocks, layout, single_rows}, out);
+    ops.attention(queries.slice(begin, count), k, v, {seq, pos, blocks, layout, kind}, out);
     ops.device().synchronize();  // before the tensors above go
   }
 
@@ -82,7 +82,7 @@ struct Problem {
     CpuBackend ops;
     const Tensor out = zeros({rows(), query_heads, dim});
     run(
-        *ops.ops, [](const Tensor& host) { return copy_of(host); }, 0, rows(), false,
+        *ops.ops, [](const Tensor& host) { return copy_of(host); }, 0, rows(), RowKind::kPrompt,
         as_f32(k_cache), as_f32(v_cache), as_f32(q), out);
     return out;
   }
@@ -97,12 +97,12 @@ struct OnGpu {
         v(gpu.put(of.v_cache)),
         q(gpu.put(of.q)) {}
 
-  Tensor run(std::int64_t begin, std::int64_t count, bool single_rows = false) const {
+  Tensor run(std::int64_t begin, std::int64_t count, RowKind kind = RowKind::kPrompt) const {
     const Tensor out =
         gpu.poisoned({count, problem.query_heads, problem.dim}, problem.q.view().dtype);
     problem.run(
-        *gpu.ops, [this](const Tensor& host) { return gpu.put(host); }, begin, count, single_rows,
-        k, v, q, out);
+        *gpu.ops, [this](const Tensor& host) { return gpu.put(host); }, begin, count, kind, k, v, q,
+        out);
     return gpu.get(out);
   }
   Tensor run() const { return run(0, problem.rows()); }
@@ -141,12 +141,13 @@ TEST("cuda attention of decode steps is the CPU's within rounding") {
       const OnGpu on_gpu(gpu, problem);
       const Tensor expected = problem.reference();
       EXPECT(relative_error(on_gpu.run(), expected) < allowed(dtype));
-      EXPECT(relative_error(on_gpu.run(0, problem.rows(), true), expected) < allowed(dtype));
+      EXPECT(relative_error(on_gpu.run(0, problem.rows(), RowKind::kDecode), expected) <
+             allowed(dtype));
     }
   }
 }
 
-TEST("cuda attention of prompts beside decode rows is the CPU's within rounding") {
+TEST("cuda attention of prompts and lone rows is the CPU's within rounding") {
   CudaBackend gpu;
   for (const DType dtype : kActivationTypes) {
     for (const Shape3& s : kShapes) {
@@ -187,11 +188,11 @@ TEST("cuda attention gives a decode row the same bits alone and in any batch") {
     for (int i = 0; i < 200; ++i) rows.push_back({uniform(1, 200), 1});
     const Problem problem(dtype, 24, 8, 128, 16, rows, 5);
     const OnGpu on_gpu(gpu, problem);
-    const Tensor all = on_gpu.run(0, problem.rows(), true);
-    EXPECT(same_bits(on_gpu.run(), all));  // not told that every row is alone
+    const Tensor all = on_gpu.run(0, problem.rows(), RowKind::kDecode);
     for (const std::int64_t count : {1, 3, 16, 64}) {
       for (std::int64_t begin = 0; begin + count <= 70; begin += count) {
-        EXPECT(same_bits(on_gpu.run(begin, count, true), all.view().slice(begin, count)));
+        EXPECT(
+            same_bits(on_gpu.run(begin, count, RowKind::kDecode), all.view().slice(begin, count)));
       }
     }
   }
@@ -204,7 +205,7 @@ TEST("cuda attention gives a prompt row the same bits beside any others") {
     const OnGpu on_gpu(gpu, problem);
     const Tensor all = on_gpu.run();
     for (const std::int64_t begin : {0, 2, 33, 64, 100}) {
-      for (const std::int64_t count : {2, 31, 64, 90}) {
+      for (const std::int64_t count : {1, 2, 31, 64, 90}) {
         EXPECT(same_bits(on_gpu.run(begin, count), all.view().slice(begin, count)));
       }
     }
@@ -219,7 +220,7 @@ TEST("cuda attention gives zeros for padding rows") {
     std::memset(expected.as<float>() + 24 * 128, 0, 24 * 128 * sizeof(float));
     problem.position[1] = -1;
     const OnGpu on_gpu(gpu, problem);
-    EXPECT(relative_error(on_gpu.run(0, 3, true), expected) < allowed(dtype));
+    EXPECT(relative_error(on_gpu.run(0, 3, RowKind::kDecode), expected) < allowed(dtype));
     EXPECT(relative_error(on_gpu.run(), expected) < allowed(dtype));
   }
 }
@@ -228,6 +229,7 @@ TEST("cuda attention gives the same bits again and again") {
   CudaBackend gpu;
   const Problem problem(DType::kBF16, 24, 8, 128, 16, ragged({700, 5, 129, 600, 1024}, 1));
   const OnGpu on_gpu(gpu, problem);
-  const Tensor first = on_gpu.run(0, problem.rows(), true);
-  for (int i = 0; i < 20; ++i) EXPECT(same_bits(on_gpu.run(0, problem.rows(), true), first));
+  const Tensor first = on_gpu.run(0, problem.rows(), RowKind::kDecode);
+  for (int i = 0; i < 20; ++i)
+    EXPECT(same_bits(on_gpu.run(0, problem.rows(), RowKind::kDecode), first));
 }

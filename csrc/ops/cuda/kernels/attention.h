@@ -1,9 +1,9 @@
 // Launchers of attention over the paged cache (ops.h says what it computes).
 //
 // bf16 with a head size of 64 or 128 and up to 8 query heads for each key/value head goes to two
-// kernels on the tensor cores: rows that stand alone in their sequence (decode) to one that splits
-// the context, runs of rows of one sequence (prompts) to one that shares the context among them.
-// The rest goes to a plain kernel. Rows at position -1 are padding: their output is zero.
+// kernels on the tensor cores: decode rows to one that splits the context, prompt rows to one that
+// shares the context among rows of one sequence. The rest goes to a plain kernel. In each a row has
+// the same bits whatever the other rows. Rows at position -1 are padding: their output is zero.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -34,8 +34,7 @@ struct AttentionData {
 
 inline constexpr std::int64_t kMaxAttentionDim = 256;
 
-// Any head size up to kMaxAttentionDim, fp32 or bf16: one block for each row and query head. A row
-// has the same bits in every batch.
+// Any head size up to kMaxAttentionDim, fp32 or bf16: one block for each row and query head.
 cudaError_t launch_attention_plain(const AttentionShape& shape, const AttentionData& data,
                                    cudaStream_t stream);
 
@@ -59,17 +58,14 @@ struct AttentionMemory {
   int multiprocessors;      // of the device
 };
 
-// Which rows of a step stand alone, and tiles of rows of one sequence.
+// Tiles of rows of one sequence.
 struct AttentionPlan {
-  std::int32_t* counts;  // [2]: rows that stand alone, tiles
-  std::int32_t* rows;    // [rows]
-  std::int32_t* tiles;   // [rows]: first rows; a tile ends with its sequence or after kTileRows
+  std::int32_t* count;  // [1]
+  std::int32_t* tiles;  // [rows]: first rows; a tile ends with its sequence or after kTileRows
 };
-inline AttentionPlan plan_in(std::int32_t* memory, std::int64_t rows) {
-  return {memory, memory + 2, memory + 2 + rows};
-}
+inline AttentionPlan plan_in(std::int32_t* memory) { return {memory, memory + 1}; }
 inline std::size_t plan_bytes(std::int64_t rows) {
-  return static_cast<std::size_t>(2 + 2 * rows) * sizeof(std::int32_t);
+  return static_cast<std::size_t>(1 + rows) * sizeof(std::int32_t);
 }
 inline constexpr int kTileRows = 64;
 
@@ -82,13 +78,12 @@ inline bool has_tensor_core_attention(const AttentionShape& shape, DType dtype) 
 cudaError_t prepare_attention_decode();
 cudaError_t prepare_attention_prefill();
 
-// `decode_rows` and `tiles` bound what the plan may hold. With `single_rows` every row stands alone
-// and there is no plan; otherwise launch_attention_plan() goes first.
+cudaError_t launch_attention_decode(const AttentionShape& shape, const AttentionData& data,
+                                    const AttentionMemory& memory, cudaStream_t stream);
+// Prompt rows: the plan, which also writes the zeros of padding, then its tiles, of which there are
+// at most `tiles`.
 cudaError_t launch_attention_plan(const AttentionShape& shape, const AttentionData& data,
                                   const AttentionMemory& memory, cudaStream_t stream);
-cudaError_t launch_attention_decode(const AttentionShape& shape, const AttentionData& data,
-                                    const AttentionMemory& memory, std::int64_t decode_rows,
-                                    bool single_rows, cudaStream_t stream);
 cudaError_t launch_attention_prefill(const AttentionShape& shape, const AttentionData& data,
                                      const AttentionMemory& memory, std::int64_t tiles,
                                      cudaStream_t stream);

@@ -1,4 +1,4 @@
-// Attention of rows that stand alone in their sequence (decode), bf16 on the tensor cores.
+// Attention of decode rows, bf16 on the tensor cores.
 //
 // One block takes a row, a key/value head and every gridDim.x-th split of the context; the heads of
 // the group share its keys and values. Its four warps take tiles of 16 positions in turn, each with
@@ -113,19 +113,15 @@ __device__ void walk_splits(const Context& context, float scale, std::uint32_t t
   }
 }
 
-// Grid (splits at a time, key/value heads, rows). Without a plan the sequence, the position, the
-// block table and the positions of earlier steps, which no kernel of the step writes (ops.h), are
-// read before the kernels ahead have finished.
+// Grid (splits at a time, key/value heads, rows). The sequence, the position, the block table and
+// the positions of earlier steps, which no kernel of the step writes (ops.h), are read before the
+// kernels ahead have finished.
 template <int D>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
-    attention_decode_kernel(AttentionShape shape, AttentionData data, AttentionMemory memory,
-                            AttentionPlan plan) {
+    attention_decode_kernel(AttentionShape shape, AttentionData data, AttentionMemory memory) {
   extern __shared__ __align__(128) std::byte shared[];
-  const bool planned = plan.counts != nullptr;
   grid_launch_next();
-  if (planned) grid_wait();
-  if (planned && blockIdx.z >= plan.counts[0]) return;
-  const std::int64_t row = planned ? plan.rows[blockIdx.z] : blockIdx.z;
+  const std::int64_t row = blockIdx.z;
   const int group = static_cast<int>(shape.query_heads / shape.kv_heads);
   const int elements = group * D, length = data.position[row] + 1;
   const std::int64_t at = (row * shape.query_heads + blockIdx.y * group) * D;
@@ -158,9 +154,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   };
   // Early copies pay only where all blocks run at a time, some of them before the kernels ahead
   // end.
-  const bool early =
-      !planned && gridDim.x * gridDim.y * gridDim.z <=
-                      kBlocksPerMultiprocessor * static_cast<unsigned>(memory.multiprocessors);
+  const bool early = gridDim.x * gridDim.y * gridDim.z <=
+                     kBlocksPerMultiprocessor * static_cast<unsigned>(memory.multiprocessors);
   walk_splits<D>(context, shape.scale * 1.44269504f, shared_address(shared), early, joined, start,
                  done);
   if (blocks > 1) {
@@ -197,23 +192,21 @@ cudaError_t prepare_attention_decode() {
 }
 
 cudaError_t launch_attention_decode(const AttentionShape& shape, const AttentionData& data,
-                                    const AttentionMemory& memory, std::int64_t decode_rows,
-                                    bool single_rows, cudaStream_t stream) {
+                                    const AttentionMemory& memory, cudaStream_t stream) {
   const std::int64_t positions = std::int64_t{shape.max_blocks} * shape.block_tokens;
   const std::int64_t splits = (positions + kSplit - 1) / kSplit;
-  const std::int64_t items = decode_rows * shape.kv_heads;
+  const std::int64_t items = shape.rows * shape.kv_heads;
   // As many blocks as run at a time: longer ones keep more loads going than more of them.
   const std::int64_t room = memory.multiprocessors * kBlocksPerMultiprocessor / items;
   const std::int64_t most = items < kMaxSplitItems ? kMaxSplits : 1;
   const std::int64_t at_once = std::max<std::int64_t>(1, std::min({splits, room, most}));
   const dim3 grid(static_cast<unsigned>(at_once), static_cast<unsigned>(shape.kv_heads),
-                  static_cast<unsigned>(decode_rows));
-  const AttentionPlan plan = single_rows ? AttentionPlan{} : plan_in(memory.plan, shape.rows);
+                  static_cast<unsigned>(shape.rows));
   const int group = static_cast<int>(shape.query_heads / shape.kv_heads);
   const bool wide = shape.dim == 128;
   return launch(wide ? attention_decode_kernel<128> : attention_decode_kernel<64>, grid, kThreads,
                 wide ? shared_bytes<128>(group) : shared_bytes<64>(group), stream, shape, data,
-                memory, plan);
+                memory);
 }
 
 }  // namespace higgs_rt

@@ -1,4 +1,4 @@
-// Sorts the rows of a step into those that stand alone in their sequence and runs of one sequence.
+// Finds the runs of rows of one sequence in a step of prompt rows, and cuts them into tiles.
 #include "core/cuda/launch.cuh"
 #include "ops/cuda/kernels/attention.h"
 
@@ -35,13 +35,13 @@ __device__ void clear_padding(bool padding, const AttentionShape& shape, const A
   }
 }
 
-// One block. The order within the lists differs from run to run; no result depends on it.
+// One block. The order of the tiles differs from run to run; no result depends on it.
 __global__ void __launch_bounds__(kThreads)
     attention_plan_kernel(AttentionShape shape, AttentionData data, AttentionPlan plan) {
-  __shared__ int alone_rows, tiles, last_start;
+  __shared__ int tiles, last_start;
   grid_wait();
   grid_launch_next();
-  if (threadIdx.x == 0) alone_rows = tiles = last_start = 0;
+  if (threadIdx.x == 0) tiles = last_start = 0;
   __syncthreads();
   const int rows = static_cast<int>(shape.rows);
   // Padding belongs to no sequence.
@@ -51,27 +51,21 @@ __global__ void __launch_bounds__(kThreads)
   for (int base = 0; base < rows; base += kThreads) {
     const int row = base + static_cast<int>(threadIdx.x), own = sequence(row);
     const bool first = own >= 0 && sequence(row - 1) != own;
-    const bool alone = first && sequence(row + 1) != own;
     const int start = running_max(first ? row : 0, last_start);
-    if (alone) plan.rows[atomicAdd(&alone_rows, 1)] = row;
-    if (own >= 0 && !alone && (row - start) % kTileRows == 0) {
-      plan.tiles[atomicAdd(&tiles, 1)] = row;
-    }
+    if (own >= 0 && (row - start) % kTileRows == 0) plan.tiles[atomicAdd(&tiles, 1)] = row;
     clear_padding(row < rows && own < 0, shape, data, row);
     __syncthreads();
     if (threadIdx.x == kThreads - 1) last_start = start;
     __syncthreads();
   }
-  if (threadIdx.x == 0) plan.counts[0] = alone_rows;
-  if (threadIdx.x == 1) plan.counts[1] = tiles;
+  if (threadIdx.x == 0) *plan.count = tiles;
 }
 
 }  // namespace
 
 cudaError_t launch_attention_plan(const AttentionShape& shape, const AttentionData& data,
                                   const AttentionMemory& memory, cudaStream_t stream) {
-  return launch(attention_plan_kernel, 1, kThreads, 0, stream, shape, data,
-                plan_in(memory.plan, shape.rows));
+  return launch(attention_plan_kernel, 1, kThreads, 0, stream, shape, data, plan_in(memory.plan));
 }
 
 }  // namespace higgs_rt

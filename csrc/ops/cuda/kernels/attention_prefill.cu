@@ -1,4 +1,4 @@
-// Attention of runs of rows of one sequence (prompts), bf16 on the tensor cores.
+// Attention of prompt rows, bf16 on the tensor cores.
 //
 // One block takes a tile of up to kTileRows rows and a query head and walks over the context in
 // tiles of 64 positions, with sums relative to the largest score so far. A row's sums depend
@@ -211,7 +211,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   extern __shared__ __align__(128) std::byte shared[];
   grid_wait();
   grid_launch_next();
-  const int tiles = plan.counts[1];
+  const int tiles = *plan.count;
   if (static_cast<int>(blockIdx.x) >= tiles) return;
   // The last tiles of a prompt have the longest context: they start first.
   const RowTile tile = tile_at(shape, data, plan.tiles[tiles - 1 - blockIdx.x]);
@@ -274,7 +274,7 @@ cudaError_t launch_attention_prefill(const AttentionShape& shape, const Attentio
   const bool wide = shape.dim == 128;
   return launch(wide ? attention_prefill_kernel<128> : attention_prefill_kernel<64>, grid, kThreads,
                 static_cast<std::size_t>(wide ? kSharedBytes<128> : kSharedBytes<64>), stream,
-                shape, data, plan_in(memory.plan, shape.rows));
+                shape, data, plan_in(memory.plan));
 }
 
 }  // namespace higgs_rt
