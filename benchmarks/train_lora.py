@@ -129,18 +129,18 @@ def speed(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(args, shape, folder)
         for number in range(args.warmup):
-            trainer.step(number)
+            trainer.stepper.step(number)
         if cuda:
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
         begin = time.monotonic()
         for number in range(args.steps):
-            result = trainer.step(args.warmup + number)
+            result = trainer.stepper.step(args.warmup + number)
         if cuda:
             torch.cuda.synchronize()
         seconds = (time.monotonic() - begin) / args.steps
         world = trainer.accelerator.num_processes
-        adapters = sum(p.numel() for p in trainer.parameters)
+        adapters = sum(p.numel() for p in trainer.stepper.parameters)
         positions = args.rows * args.length * world
         flops = flops_a_position(shape, args.length, adapters) * positions / seconds / 1e12
         report = {
@@ -169,20 +169,22 @@ def gradients(args: argparse.Namespace) -> None:
     args.length, args.checkpointing = 160, False
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(args, SMALL, folder, exact=True, accumulation=args.world // world)
-        for number, parameter in enumerate(trainer.parameters):
+        for number, parameter in enumerate(trainer.stepper.parameters):
             if parameter.abs().max() == 0:  # B starts at zero, and A would get no gradient
                 draw = torch.Generator().manual_seed(number)
                 with torch.no_grad():
                     parameter.copy_(torch.randn(parameter.shape, generator=draw) * 0.05)
         found: list[torch.Tensor] = []
-        move = trainer.optimizer.step
+        move = trainer.stepper.optimizer.step
 
         def keep(*_: Any, **__: Any) -> None:
-            found.extend(p.grad.cpu().clone() for p in trainer.parameters if p.grad is not None)
+            found.extend(
+                p.grad.cpu().clone() for p in trainer.stepper.parameters if p.grad is not None
+            )
 
-        trainer.optimizer.step = keep
-        result = trainer.step(0)
-        trainer.optimizer.step = move
+        trainer.stepper.optimizer.step = keep
+        result = trainer.stepper.step(0)
+        trainer.stepper.optimizer.step = move
         if trainer.accelerator.is_main_process:
             torch.save(
                 {"gradients": found, "loss": None if result is None else result.loss},

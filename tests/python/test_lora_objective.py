@@ -27,6 +27,7 @@ from higgs_rt.prompt import (
     speech_messages,
 )
 from higgs_rt.training.labels import IGNORE
+from higgs_rt.training.lora.decoder import hidden_states
 from higgs_rt.training.lora.examples import Batch, Example, StreamIds, collate, make_example
 from higgs_rt.training.lora.model import load_base_model, stream_ids
 from higgs_rt.training.lora.objective import Objective, loss_sums
@@ -144,9 +145,9 @@ def loss_by_hand(model: Any, rows: Sequence[tuple[Any, bool]]) -> tuple[list[flo
 def trainer_loss(model: Any, batch: Batch) -> tuple[list[float], float, float]:
     """By codebook, of the text, and the whole."""
     with torch.no_grad():
-        loss, sums = Objective(model, (), 0.5)(batch, batch.audio_counts(), batch.text_count())
-    audio = sums.audio / batch.audio_counts().clamp(min=1)
-    return audio.tolist(), float(sums.text / batch.text_count()), float(loss)
+        loss, sums = Objective(model, (), 0.5)(batch, batch.counts())
+    means = (sums / batch.counts().clamp(min=1)).tolist()
+    return means[:8], means[8], float(loss)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -169,6 +170,47 @@ def test_a_batch_weighs_every_label_alike(model: Any, tokenizer: TextTokenizer) 
     together = loss_sums(model, collate(examples, 0))
     assert torch.allclose(together.audio, torch.stack([s.audio for s in sums]).sum(0), atol=2e-3)
     assert float(together.text) == pytest.approx(float(sum(s.text for s in sums)), abs=2e-3)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_decoder_is_that_of_transformers(
+    model_dir: Path, tokenizer: TextTokenizer, checkpointing: bool
+) -> None:
+    """Hidden states and gradients of a padded batch, against transformers' own layers."""
+    examples = [make_example(random_sample(seed)[0], tokenizer, STREAM) for seed in range(3)]
+    batch = collate(examples, 0)
+    model = load_base_model(model_dir, torch.float32).requires_grad_(True).train()
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    hidden, route = hidden_states(model, batch)
+    padding = torch.arange(batch.ids.shape[1]) >= torch.tensor([[len(one)] for one in examples])
+    ours = hidden[route.row].reshape(*batch.ids.shape, -1).masked_fill(padding[..., None], 0.0)
+    weight = torch.randn(ours.shape, generator=torch.Generator().manual_seed(0))
+    (ours * weight).sum().backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    inner = model.model
+    x = inner.embed_tokens(batch.ids).masked_scatter(
+        batch.is_audio[..., None], inner.embed_audio_tokens(batch.columns)
+    )
+    positions = torch.arange(x.shape[1])[None]
+    for layer in inner.layers:
+        x = layer(
+            x,
+            position_embeddings=inner.rotary_emb(x, positions),
+            audio_token_mask=batch.is_audio,
+            position_ids=positions,
+        )
+    theirs = inner.norm(x).masked_fill(padding[..., None], 0.0)
+    (theirs * weight).sum().backward()
+    assert torch.allclose(ours, theirs, atol=2e-5)
+    heads = {"audio_lm_head.weight", "text_lm_head.weight"}
+    assert set(gradients) == {name for name, _ in model.named_parameters()} - heads
+    for name, parameter in model.named_parameters():
+        if name in gradients:
+            assert parameter.grad is not None
+            scale = float(parameter.grad.abs().max())
+            assert torch.allclose(gradients[name], parameter.grad, atol=1e-4 * scale + 1e-6), name
 
 
 def test_one_eos_for_each_codebook_of_a_trained_clip(tokenizer: TextTokenizer) -> None:

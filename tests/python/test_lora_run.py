@@ -26,7 +26,8 @@ from higgs_rt.training.lora.config import parse_config
 from higgs_rt.training.lora.merge import StoredAdapter, merge
 from higgs_rt.training.lora.model import add_adapters, load_base_model
 from higgs_rt.training.lora.state import TrainingError
-from higgs_rt.training.lora.trainer import Trainer, learning_rate
+from higgs_rt.training.lora.steps import learning_rate
+from higgs_rt.training.lora.trainer import Trainer
 
 CODES = 32  # as the random model's codec
 STEPS = 12
@@ -148,20 +149,38 @@ def test_it_learns(random_model: Path, data: Path, tmp_path: Path) -> None:
     assert trained[-1] < trained[0] - 0.2
 
 
+def test_bf16_weights_train_with_tables_in_full(
+    random_model: Path, data: Path, tmp_path: Path
+) -> None:
+    """Adapters and full tables are fp32 beside bf16 weights; the loss is near that of fp32."""
+    found = []
+    for dtype in ("bfloat16", "float32"):
+        made = fields(random_model, data, tmp_path / dtype, dtype=dtype)
+        made["lora"].update(audio_head=True, audio_embeddings=True, dropout=0.0)
+        trainer = Trainer(parse_config(made, "test"), say=lambda _: None)
+        assert {p.dtype for p in trainer.stepper.parameters} == {torch.float32}
+        rows = [trainer.stepper.step(number) for number in range(3)]
+        held = trainer.stepper.validation_loss(trainer.validation_set)
+        assert all(row is not None for row in rows)
+        found.append([row.loss for row in [*rows, held] if row is not None])
+    assert found[0] == pytest.approx(found[1], abs=0.05)
+    assert found[0][2] < found[0][0] + 0.05
+
+
 def test_losses_that_are_not_finite_are_skipped_then_refused(
     random_model: Path, data: Path, tmp_path: Path
 ) -> None:
     said: list[str] = []
     made = fields(random_model, data, tmp_path, optimizer={"max_bad_steps": 2})
     trainer = Trainer(parse_config(made, "test"), say=said.append)
-    before = [parameter.detach().clone() for parameter in trainer.parameters]
+    before = [parameter.detach().clone() for parameter in trainer.stepper.parameters]
     with torch.no_grad():
-        trainer.objective.model.get_base_model().model.norm.weight.fill_(float("nan"))
+        trainer.peft.get_base_model().model.norm.weight.fill_(float("nan"))
     with pytest.raises(TrainingError, match=r"step 2\] expected a finite loss, got 2 steps"):
         trainer.train()
     assert any("step 1] expected a finite loss, got nan" in line for line in said)
     assert any("samples.jsonl:" in line for line in said)
-    assert all(map(torch.equal, before, trainer.parameters))
+    assert all(map(torch.equal, before, trainer.stepper.parameters))
 
 
 def test_early_stop_keeps_the_best(random_model: Path, data: Path, tmp_path: Path) -> None:

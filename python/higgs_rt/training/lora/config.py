@@ -62,6 +62,9 @@ class ObjectiveConfig:
         "Weight of each codebook; scaled to sum to one. Empty: equal.", ()
     )
     text_weight: float = _doc("Weight of the text loss, where there is a text head.", 1.0, low=0)
+    speaker_weight: float = _doc(
+        "Weight of the speaker-consistency term (training/lora/speaker.py); 0 is off.", 0.0, low=0
+    )
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,7 @@ class TrainingConfig:
     data: tuple[str, ...] = _doc("Folders made by `higgs-rt train prepare`.")
     output: str = _doc("Folder of the run: adapters, state, logs. Resumes what lies there.")
     validation_data: tuple[str, ...] = _doc("Folders to validate with.", ())
+    codec: str = _doc("Codec directory, for the speaker term; empty: codec/ in the model's.", "")
     convention: Literal["original", "transformers"] = _doc("Prompt format.", "original")
     dtype: Literal["bfloat16", "float32"] = _doc("Of the frozen weights.", "bfloat16")
     gradient_checkpointing: bool = _doc("Recompute layers: less memory, a third slower.", False)
@@ -167,6 +171,7 @@ def read_config(path: Path) -> TrainingConfig:
         model=config.model if config.model == "demo" else placed(config.model),
         data=tuple(map(placed, config.data)),
         output=placed(config.output),
+        codec=placed(config.codec),
         validation_data=tuple(map(placed, config.validation_data)),
         validation=dataclasses.replace(
             config.validation, speak_file=placed(config.validation.speak_file)

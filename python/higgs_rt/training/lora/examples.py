@@ -174,7 +174,8 @@ class Batch:
     """Examples padded on the right.
 
     ids, text_labels int64 [B, L]; is_audio bool [B, L]; columns, audio_labels int64 [N, K]: those
-    of all rows one after another, in the order of is_audio's true positions.
+    of all rows one after another, in the order of is_audio's true positions; clips int64 [N]: the
+    number of the clip that a column is of.
     """
 
     ids: torch.Tensor
@@ -182,6 +183,7 @@ class Batch:
     columns: torch.Tensor
     text_labels: torch.Tensor
     audio_labels: torch.Tensor
+    clips: torch.Tensor
     names: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> Batch:
@@ -192,16 +194,18 @@ class Batch:
             self.columns.to(device, non_blocking=True),
             self.text_labels.to(device, non_blocking=True),
             self.audio_labels.to(device, non_blocking=True),
+            self.clips.to(device, non_blocking=True),
             self.names,
         )
 
-    def audio_counts(self) -> torch.Tensor:
-        """Labels of each codebook, float64 [K]."""
-        return (self.audio_labels != IGNORE).sum(0).double()
-
-    def text_count(self) -> torch.Tensor:
-        """Text labels, float64 []."""
-        return (self.text_labels != IGNORE).sum().double()
+    def counts(self) -> torch.Tensor:
+        """float64 [K + 2]: labels of each codebook, text labels, trained clips."""
+        learnt = self.audio_labels != IGNORE
+        clips = torch.unique(self.clips[learnt.any(1)]).numel()
+        rest = torch.stack(
+            [(self.text_labels != IGNORE).sum(), torch.tensor(clips, device=learnt.device)]
+        )
+        return torch.cat([learnt.sum(0), rest]).double()
 
 
 def collate(examples: Sequence[Example], pad_id: int) -> Batch:
@@ -212,11 +216,15 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
         rows = [torch.nn.functional.pad(p, (0, length - len(p)), value=value) for p in parts]
         return torch.stack(rows)
 
+    is_audio = padded([example.is_audio.long() for example in examples], 0).bool()
+    before = torch.nn.functional.pad(is_audio, (1, 0))[:, :-1]
+    begun = (is_audio & ~before).flatten().cumsum(0)  # clips so far: text stands between two
     return Batch(
         padded([example.ids for example in examples], pad_id),
-        padded([example.is_audio.long() for example in examples], 0).bool(),
+        is_audio,
         torch.cat([example.columns for example in examples]),
         padded([example.text_labels for example in examples], IGNORE),
         torch.cat([example.audio_labels for example in examples]),
+        begun[is_audio.flatten()] - 1,
         tuple(example.name for example in examples),
     )

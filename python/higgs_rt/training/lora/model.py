@@ -134,7 +134,10 @@ def target_pattern(lora: LoraConfig) -> str:
 
 
 def add_adapters(model: Any, lora: LoraConfig, *, checkpointing: bool = False) -> Any:
-    """A peft model around `model`: adapters (fp32) and what is trained in full (fp32)."""
+    """A peft model around `model`: adapters (fp32) and what is trained in full (fp32).
+
+    A bf16 model runs under autocast, and dropout before the adapters keeps its dtype.
+    """
     try:
         from peft import LoraConfig as PeftLoraConfig
         from peft import get_peft_model
@@ -161,4 +164,8 @@ def add_adapters(model: Any, lora: LoraConfig, *, checkpointing: bool = False) -
     for parameter in wrapped.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    for module in wrapped.modules():
+        if hasattr(module, "cast_input_dtype_enabled"):
+            # Autocast does it, after the dropout.
+            setattr(module, "cast_input_dtype_enabled", False)  # noqa: B010
     return wrapped

@@ -1,4 +1,4 @@
-"""The loss of a batch: cross-entropies of codebooks and text (specification 10)."""
+"""The loss of a batch: cross-entropies of codebooks and text (specification 10), and options."""
 
 from __future__ import annotations
 
@@ -11,60 +11,48 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from higgs_rt.training.labels import IGNORE
+from higgs_rt.training.lora.decoder import hidden_states
 from higgs_rt.training.lora.examples import Batch
-
-
-def hidden_states(model: Any, batch: Batch) -> Tensor:
-    """Final hidden states [B, L, H] of transformers' model (its layers, with or without peft).
-
-    The loop over the layers is written out because transformers' own forward finds audio positions
-    by their ids, of which it knows only those of audio output, and because rows that are padded on
-    the right need no mask: attention is causal, so nothing that counts sees padding.
-    """
-    inner = model.model
-    x = inner.embed_tokens(batch.ids)
-    audio = inner.embed_audio_tokens(batch.columns).to(x.dtype)
-    x = x.masked_scatter(batch.is_audio[..., None], audio)
-    positions = torch.arange(x.shape[1], device=x.device)[None]
-    rotary = inner.rotary_emb(x, positions)
-    for layer in inner.layers:
-        x = layer(
-            x,
-            attention_mask=None,
-            audio_token_mask=batch.is_audio,
-            position_ids=positions,
-            position_embeddings=rotary,
-        )
-    result: Tensor = inner.norm(x)
-    return result
+from higgs_rt.training.lora.speaker import SpeakerTerm
 
 
 @dataclass(frozen=True)
 class LossSums:
-    """Sums of cross-entropies over labels, in nats: audio [K] by codebook, text []."""
+    """Sums over a batch: cross-entropies of labels in nats, audio [K] by codebook and text [];
+    the speaker term of clips, [].
+    """
 
     audio: Tensor
     text: Tensor
+    speaker: Tensor
+
+    def joined(self) -> Tensor:
+        """Detached, float64 [K + 2], in the order of `Batch.counts`."""
+        rest = torch.stack([self.text, self.speaker])
+        return torch.cat([self.audio, rest]).detach().double()
 
 
-def loss_sums(model: Any, batch: Batch) -> LossSums:
-    """Cross-entropies summed over the labels of a batch; without a text head, text is zero."""
-    hidden = hidden_states(model, batch)
+def loss_sums(model: Any, batch: Batch, speaker: SpeakerTerm | None = None) -> LossSums:
+    """Sums over the labels of a batch; zero where there is no text head, or no speaker term."""
+    hidden, route = hidden_states(model, batch)
     config = model.config
-    spoken = (batch.audio_labels != IGNORE).any(1)
+    spoken = (batch.audio_labels != IGNORE).any(1).nonzero()[:, 0]
     labels = batch.audio_labels[spoken]
-    logits = model.audio_lm_head(hidden[batch.is_audio][spoken]).float()
+    logits = model.audio_lm_head(hidden.index_select(0, spoken + route.sizes[0])).float()
     logits = logits.reshape(-1, config.num_codebooks, config.codebook_size)
     flat = F.cross_entropy(
         logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="none"
     )
     audio = flat.reshape(-1, config.num_codebooks).sum(0)
-    text = hidden.new_zeros((), dtype=torch.float32)
+    text = other = hidden.new_zeros((), dtype=torch.float32)
     if model.text_lm_head is not None:
-        written = batch.text_labels != IGNORE
-        text_logits = model.text_lm_head(hidden[written]).float()
-        text = F.cross_entropy(text_logits, batch.text_labels[written], reduction="sum")
-    return LossSums(audio, text)
+        wanted = batch.text_labels.flatten()
+        written = (wanted != IGNORE).nonzero()[:, 0]
+        text_logits = model.text_lm_head(hidden.index_select(0, route.row[written])).float()
+        text = F.cross_entropy(text_logits, wanted[written], reduction="sum")
+    if speaker is not None and len(labels):
+        other = speaker(logits, labels, batch.clips[spoken])
+    return LossSums(audio, text, other)
 
 
 def normalised_weights(weights: Sequence[float], num_codebooks: int) -> Tensor:
@@ -79,25 +67,37 @@ class Objective(nn.Module):
     """The loss as a module around the model, so that data parallelism sees one forward pass.
 
     loss = sum over codebooks k of w_k * (sum of k's cross-entropies) / (labels of k), plus
-    text_weight times the same of the text. The counts of labels are arguments: with those of all
-    batches of a step, on all processes, the gradient does not depend on how the step is divided.
+    text_weight times the same of the text, plus speaker_weight times the mean speaker term of the
+    clips. The counts are arguments: with those of all batches of a step, on all processes, the
+    gradient does not depend on how the step is divided.
     """
 
     weights: Tensor
 
-    def __init__(self, model: Any, codebook_weights: Sequence[float], text_weight: float) -> None:
+    def __init__(
+        self,
+        model: Any,
+        codebook_weights: Sequence[float],
+        text_weight: float,
+        speaker: SpeakerTerm | None = None,
+        speaker_weight: float = 0.0,
+    ) -> None:
         super().__init__()
         self.model = model
-        self.text_weight = text_weight
-        weights = normalised_weights(codebook_weights, int(base_model(model).config.num_codebooks))
+        self.speaker = speaker
+        books = normalised_weights(codebook_weights, int(base_model(model).config.num_codebooks))
+        weights = torch.cat([books, torch.tensor([text_weight, speaker_weight])])
         self.register_buffer("weights", weights, persistent=False)
 
-    def forward(self, batch: Batch, audio_counts: Tensor, text_count: Tensor) -> tuple[Tensor, Any]:
-        """(loss [], detached LossSums); counts float64 [K] and []."""
-        sums = loss_sums(base_model(self.model), batch)
-        audio = (self.weights * sums.audio / audio_counts.clamp(min=1).float()).sum()
-        text = sums.text / text_count.clamp(min=1).float()
-        return audio + self.text_weight * text, LossSums(sums.audio.detach(), sums.text.detach())
+    def forward(self, batch: Batch, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """(loss [], sums float64 [K + 2], detached); counts as by `Batch.counts`."""
+        model = base_model(self.model)
+        half = model.model.embed_tokens.weight.dtype == torch.bfloat16  # what is trained is fp32
+        with torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=half):
+            sums = loss_sums(model, batch, self.speaker)
+        means = torch.cat([sums.audio, torch.stack([sums.text, sums.speaker])])
+        loss = (self.weights * means / counts.clamp(min=1).float()).sum()
+        return loss, sums.joined()
 
 
 def base_model(model: Any) -> Any:

@@ -15,11 +15,14 @@ LOSSES = "losses.jsonl"
 
 @dataclass(frozen=True)
 class StepLoss:
-    """Means of one step over all processes: loss, audio by codebook, text (None without one)."""
+    """Means of one step over all processes: loss, audio by codebook, text (None without one),
+    speaker term (None when it is off).
+    """
 
     loss: float
     audio: list[float]
     text: float | None
+    speaker: float | None
     positions: int
 
     def row(self) -> dict[str, Any]:
@@ -93,6 +96,8 @@ class Records:
             self._scalar(f"{kind}/codebook_{book}", mean, step)
         if result.text is not None:
             self._scalar(f"{kind}/text", result.text, step)
+        if result.speaker is not None:
+            self._scalar(f"{kind}/speaker", result.speaker, step)
 
     def _scalar(self, name: str, value: float, step: int) -> None:
         if self._board is not None:
