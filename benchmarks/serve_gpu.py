@@ -158,9 +158,9 @@ def keep_better(mine: dict[str, Any], other: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def serving(
-    options: argparse.Namespace, *, front: bool = False
+    options: argparse.Namespace, *extra: str, front: bool = False
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """`higgs-rt serve` over the model."""
+    """`higgs-rt serve` over the model, with `extra` arguments."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "higgs_rt", "serve", "--port", str(port)]
@@ -168,6 +168,7 @@ def serving(
     command += ["--devices", device] if front else ["--device", options.device]
     command += ["--model", str(options.model)]
     command += ["--threads", str(options.threads), "--max-batch", str(max(options.concurrency))]
+    command += extra
     print("$", *command, flush=True)
     process = subprocess.Popen(command)
     url = f"http://127.0.0.1:{port}"

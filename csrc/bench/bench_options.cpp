@@ -28,6 +28,9 @@ const char* const kUsage =
   --scratch DIR         where --shape writes its model (default the temporary directory)
   --keep DIR            write it there, unless there is one, and leave it
   --json FILE           also write the figures there
+  --trace FILE          instead: record calls and kernels of steady decoding (CUPTI), print what
+                        they show, write them as a Chrome trace
+  --trace-graphs        with --trace: a whole graph as one record, which disturbs less
 )";
 
 namespace {
@@ -68,7 +71,8 @@ Options parse(int argc, char** argv) {
       {"--model", &options.model},   {"--shape", &options.shape},
       {"--device", &options.device}, {"--codec-dir", &options.codec_dir},
       {"--dtype", &options.dtype},   {"--scratch", &options.scratch},
-      {"--keep", &options.keep},     {"--json", &options.json}};
+      {"--keep", &options.keep},     {"--json", &options.json},
+      {"--trace", &options.trace}};
   const std::map<std::string, std::int32_t*> numbers = {{"--prompt-tokens", &options.prompt_tokens},
                                                         {"--step-tokens", &options.step_tokens},
                                                         {"--held-steps", &options.held_steps},
@@ -78,6 +82,10 @@ Options parse(int argc, char** argv) {
     const std::string name = argv[i];
     if (name == "--codec" || name == "--no-codec") {
       options.codec = name == "--codec";
+      continue;
+    }
+    if (name == "--trace-graphs") {
+      options.whole_graphs = true;
       continue;
     }
     check(i + 1 < argc, name.c_str(), "expected a value, got the end of the line");
@@ -100,6 +108,10 @@ Options parse(int argc, char** argv) {
         "expected either --model or --shape, got ", options.model.empty() ? "neither" : "both");
   check(options.keep.empty() || !options.shape.empty(), "--keep",
         "expected --shape beside it, got none");
+  check(options.trace.empty() || options.on_gpu(), "--trace", "expected --device cuda, got ",
+        options.device);
+  check(!options.whole_graphs || !options.trace.empty(), "--trace-graphs",
+        "expected --trace beside it, got none");
   check(options.rounds >= 1, "--rounds", "expected at least 1, got ", options.rounds);
   check(options.dtype == "bf16" || options.dtype == "f32", "--dtype", "expected bf16 or f32, got ",
         options.dtype);

@@ -12,12 +12,13 @@ namespace higgs_rt::bench {
 extern const char* const kUsage;
 
 struct Options {
-  std::string model, shape, codec_dir, device = "cpu", dtype = "bf16", scratch, keep, json;
+  std::string model, shape, codec_dir, device = "cpu", dtype = "bf16", scratch, keep, json, trace;
   std::vector<std::int32_t> concurrency = {1, 8};
   std::vector<std::int32_t> frames = {100};
   std::int32_t prompt_tokens = 64, threads = 0, rounds = 1, step_tokens = 0, held_steps = -1;
   double arrival_rate = 0;  // requests a second; 0: closed
   bool codec = true;
+  bool whole_graphs = false;  // of --trace
 
   bool on_gpu() const { return device.starts_with("cuda"); }
   std::int32_t most_requests() const { return std::ranges::max(concurrency); }

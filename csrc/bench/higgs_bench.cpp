@@ -17,8 +17,10 @@
 #include "bench/bandwidth.h"
 #include "bench/bench_options.h"
 #include "bench/gpu.h"
+#include "bench/gpu_trace.h"
 #include "bench/load.h"
 #include "bench/random_checkpoint.h"
+#include "bench/trace_run.h"
 #include "core/check.h"
 #include "model/config.h"
 
@@ -209,6 +211,7 @@ void write_json(const Options& options, const ModelInfo& info, const std::string
 }
 
 int run(const Options& options) {
+  if (!options.trace.empty()) start_gpu_trace(options.whole_graphs);
   std::unique_ptr<ScratchModel> scratch;
   if (!options.shape.empty()) scratch = std::make_unique<ScratchModel>(options);
   const std::string model = scratch ? scratch->path() : options.model;
@@ -231,6 +234,10 @@ int run(const Options& options) {
               options.prompt_tokens, options.rounds,
               options.arrival_rate > 0 ? "Poisson arrivals" : "closed");
   warm_up(*runtime, options);
+  if (!options.trace.empty()) {
+    run_traces(*runtime, options, base_load(options, options.most_frames()));
+    return 0;
+  }
   print_header(options.codec);
   std::vector<Result> results;
   for (const std::int32_t concurrency : options.concurrency) {
