@@ -4,6 +4,7 @@ namespace higgs_rt {
 
 void StepBatch::clear() {
   num_text_rows = 0;
+  decode = false;
   num_sequences = 0;
   max_blocks = 0;
   for (auto* field : {&ids, &sequence, &position, &slot, &columns, &block_table, &context_length,

@@ -11,10 +11,13 @@ namespace higgs_rt {
 // Rows are ordered text first, audio after: rows [0, num_text_rows) take the text norms and FFN,
 // rows [num_text_rows, num_rows()) the audio ones, so DualFFN routing is two contiguous ranges.
 // A prompt-table row takes the text path (specification 3.2). Within each range the rows of one
-// sequence are contiguous with ascending positions. There is no prefill flag: prompt chunks and
-// decode positions share one path.
+// sequence are contiguous with ascending positions. Prompt chunks and decode positions share one
+// path, but for engines that want them in steps of their own (EngineSpec::separate_decode).
 struct StepBatch {
   std::int32_t num_text_rows = 0;
+  // A step of decode rows: each is a column and the only row of its sequence, row i of sequence i.
+  // Those whose logits are wanted come first. Set for engines with separate_decode only.
+  bool decode = false;
 
   // Per row, [num_rows].
   // Text row: token id in [0, text_vocab), or text_vocab + r for row r of `table_rows`.

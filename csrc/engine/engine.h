@@ -26,6 +26,11 @@ struct EngineSpec {
   // Blocks may be in the tables of several sequences at a time, so prompts can share them. Such a
   // block is only read. Not so where a block is a sequence's whole cache.
   bool shared_blocks = false;
+  // A row rounds differently as a row of a prompt and as a decode row. A step then holds rows of
+  // one kind only (StepBatch::decode), and a position is computed as the same kind every time, also
+  // after preemption: the prompt and column 0 as prompt rows, later columns one by one as decode
+  // rows. So a request gives the same columns whatever else runs.
+  bool separate_decode = false;
 };
 
 // The sampler's device work of a step, for an engine that enqueues it right behind the logits, so

@@ -25,8 +25,11 @@ class BatchBuilder {
 
  private:
   void add_sequences() {
+    batch_.decode = spec_.separate_decode && is_decode(items_.front());
     batch_.num_sequences = static_cast<std::int32_t>(items_.size());
     for (const BatchItem& item : items_) {
+      check_internal(!spec_.separate_decode || is_decode(item) == batch_.decode, "batch_builder",
+                     "expected decode rows or prompt rows in a step, got both");
       batch_.max_blocks = std::max(batch_.max_blocks, item.sequence->blocks.size());
       batch_.context_length.push_back(item.sequence->computed + item.rows);
     }
@@ -37,6 +40,10 @@ class BatchBuilder {
       std::copy(blocks.begin(), blocks.end(),
                 batch_.block_table.begin() + static_cast<std::ptrdiff_t>(s * width));
     }
+  }
+
+  static bool is_decode(const BatchItem& item) {
+    return item.sequence->computed >= item.sequence->prompt_rows();
   }
 
   // The audio rows of all items, or the others.

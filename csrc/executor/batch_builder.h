@@ -22,7 +22,8 @@ inline bool wants_logits(const BatchItem& item) {
 
 // Every sequence's blocks cover its rows. A lone row at the last column, which may be one in
 // flight, is fed back on the device; every other column comes from the host copy. logit_rows and
-// sampler_rows are in item order.
+// sampler_rows are in item order. With EngineSpec::separate_decode all items are decode rows or
+// none is.
 void build_batch(std::span<const BatchItem> items, const EngineSpec& spec, StepBatch& batch);
 
 }  // namespace higgs_rt

@@ -18,15 +18,15 @@ void StepLoop::publish_oldest() {
   const TraceRange trace("publish");
   const Step step = std::move(steps_.front());
   steps_.pop_front();
+  unproved_.members.insert(unproved_.members.end(), step.members.begin(), step.members.end());
+  unproved_.cached_blocks.insert(unproved_.cached_blocks.end(), step.cached_blocks.begin(),
+                                 step.cached_blocks.end());
   try {
     fetch(step.num_columns);
   } catch (const std::exception& error) {
-    cache_.clear();  // nobody knows what the step has left in its blocks
-    for (const Step::Member& member : step.members) {
-      if (member.sequence != nullptr) end(*member.sequence, FinishReason::kError, error.what());
-    }
-    return;
+    return fail_unproved(error.what());
   }
+  if (step.num_columns != 0 || max_in_flight_ == 0) unproved_ = {};
   const auto width = static_cast<std::size_t>(engine_.spec().num_codebooks);
   std::size_t next = 0;
   for (const Step::Member& member : step.members) {
@@ -37,6 +37,23 @@ void StepLoop::publish_oldest() {
     publish_column(*member.sequence, std::span(columns_).subspan(index * width, width),
                    sampled_[index]);
   }
+}
+
+// Nobody knows what the steps have left in their blocks: ends the sequences that took part in them,
+// and those that have found such a block in the prefix cache.
+void StepLoop::fail_unproved(const std::string& error) {
+  cache_.clear();
+  const Step failed = std::exchange(unproved_, {});
+  std::vector<Sequence*> ended;
+  for (const SequencePtr& item : running_) {
+    const bool took_part = std::ranges::any_of(
+        failed.members, [&](const Step::Member& member) { return member.sequence == item.get(); });
+    const bool holds_block = std::ranges::any_of(item->blocks.blocks(), [&](std::int32_t block) {
+      return std::ranges::find(failed.cached_blocks, block) != failed.cached_blocks.end();
+    });
+    if (took_part || holds_block) ended.push_back(item.get());
+  }
+  for (Sequence* sequence : ended) end(*sequence, FinishReason::kError, error);
 }
 
 // The columns of the oldest step; waits for it.

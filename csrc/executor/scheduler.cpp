@@ -40,11 +40,38 @@ class Planner {
         holders_(references),
         budget_(limits.max_step_tokens) {}
 
-  Plan run(std::span<const SequenceView> waiting, std::int32_t held_steps) {
-    for (std::int32_t i = 0; i < num_running_; ++i) {
-      if (!all_[i].paused && is_decode(i) && secure(i)) add_work(i);
-    }
+  Plan run(std::span<const SequenceView> waiting, std::int32_t held_steps, bool after_prompts) {
+    add_decodes();
     const auto decodes = static_cast<std::int32_t>(plan_.work.size());
+    plan_.decode = decodes > 0;
+    if (limits_.separate_decode) {
+      if (plan_.decode && after_prompts) return std::move(plan_);
+      budget_ = limits_.max_step_tokens;  // of a step of prompt rows
+    }
+    add_prompts(waiting, held_steps, decodes);
+    if (std::ssize(plan_.work) > decodes) {
+      plan_.decode = false;
+      if (limits_.separate_decode)
+        plan_.work.erase(plan_.work.begin(), plan_.work.begin() + decodes);
+    }
+    return std::move(plan_);
+  }
+
+ private:
+  enum class State : std::uint8_t { kIdle, kPlanned, kPreempted };
+
+  void add_decodes() {
+    for (const bool again : {false, true}) {
+      for (std::int32_t i = 0; i < num_running_; ++i) {
+        const bool is_last = all_[i].size - all_[i].computed == 1;
+        if (all_[i].paused || !is_decode(i) || is_last == again) continue;
+        if (secure(i)) add_work(i);
+      }
+    }
+  }
+
+  void add_prompts(std::span<const SequenceView> waiting, std::int32_t held_steps,
+                   std::int32_t decodes) {
     bool blocked = false;  // a sequence waits for blocks to start, so no other may start before it
     for (std::int32_t i = 0; i < num_running_ && budget_ > 0; ++i) {
       const bool starts = all_[i].blocks == 0;
@@ -57,7 +84,7 @@ class Planner {
     }
     const bool mixed = std::ssize(plan_.work) > decodes;
     plan_.held = !blocked && !mixed && holds(waiting, decodes, held_steps);
-    if (plan_.held) return std::move(plan_);
+    if (plan_.held) return;
     for (const SequenceView& next : waiting) {
       if (blocked || budget_ <= 0 || num_running_ + plan_.admit >= limits_.max_batch) break;
       all_.push_back(next);
@@ -65,11 +92,7 @@ class Planner {
       blocked = !secure(num_running_ + plan_.admit);
       if (!blocked) add_work(num_running_ + plan_.admit++);
     }
-    return std::move(plan_);
   }
-
- private:
-  enum class State : std::uint8_t { kIdle, kPlanned, kPreempted };
 
   bool holds(std::span<const SequenceView> waiting, std::int32_t decodes,
              std::int32_t held_steps) const {
@@ -80,11 +103,16 @@ class Planner {
   }
 
   bool is_decode(std::int32_t i) const {
-    return all_[i].blocks > 0 && all_[i].size - all_[i].computed == 1;
+    if (all_[i].blocks == 0) return false;
+    return limits_.separate_decode ? all_[i].computed >= all_[i].prompt
+                                   : all_[i].size - all_[i].computed == 1;
   }
 
   void add_work(std::int32_t i) {
-    const std::int32_t rows = std::min(all_[i].size - all_[i].computed, budget_);
+    const std::int32_t end = !limits_.separate_decode ? all_[i].size
+                             : is_decode(i)           ? all_[i].computed + 1
+                                                      : all_[i].prompt;
+    const std::int32_t rows = std::min(end - all_[i].computed, budget_);
     plan_.work.push_back({i, rows});
     budget_ -= rows;
     state_[i] = State::kPlanned;
@@ -191,8 +219,9 @@ class Planner {
 
 Plan make_plan(const SchedulerLimits& limits, std::span<const SequenceView> running,
                std::span<const SequenceView> waiting, std::int32_t free_blocks,
-               std::int32_t held_steps, std::span<const std::int32_t> references) {
-  return Planner(limits, running, free_blocks, references).run(waiting, held_steps);
+               std::int32_t held_steps, std::span<const std::int32_t> references,
+               bool after_prompts) {
+  return Planner(limits, running, free_blocks, references).run(waiting, held_steps, after_prompts);
 }
 
 }  // namespace higgs_rt

@@ -17,6 +17,7 @@ struct SchedulerLimits {
   // Blocks that a sequence can come to hold. One that holds them needs none in reserve.
   std::int32_t max_sequence_blocks = std::numeric_limits<std::int32_t>::max();
   std::int32_t max_held_steps = 0;  // ExecutorConfig::max_held_steps
+  bool separate_decode = false;     // EngineSpec::separate_decode
 };
 
 // What the policy knows about a sequence. One that waits or was preempted has no blocks; `computed`
@@ -29,6 +30,7 @@ struct SequenceView {
   // The blocks that it holds and may share with others (empty: all are its own), or, while it has
   // none, the cached ones that it starts with.
   std::span<const std::int32_t> shared = {};
+  std::int32_t prompt = 0;  // with separate_decode: of `size`, those that are prompt rows
 };
 
 // Apply in this order: preempt, admit, work. Of the work, `shared` blocks are taken before others.
@@ -41,6 +43,7 @@ struct Plan {
   std::int32_t admit = 0;             // sequences taken from the front of `waiting`
   std::vector<Work> work;             // each needs blocks for its whole `size`
   bool held = false;                  // waiting sequences could start and were held (below)
+  bool decode = false;                // the work is decode rows alone
 };
 
 // `running`: in order of admission. `waiting`: in order of arrival. `free_blocks`: not held by any.
@@ -58,8 +61,14 @@ struct Plan {
 // many prompts than for one. So waiting sequences are held while there are decode rows alone, until
 // half a step's rows wait or they have been held for `held_steps` steps: as many as max_held_steps
 // says, and no more than one for every 8 decode rows.
+//
+// With separate_decode a plan has decode rows or prompt rows, in turn while there are both:
+// `after_prompts` says that the last one had prompt rows. So a running stream waits for one step of
+// prompts at a time, and one whose prompt has ended joins the next step. Decode rows are then one
+// row each, also where a sequence is computed again; those come after the others.
 Plan make_plan(const SchedulerLimits& limits, std::span<const SequenceView> running,
                std::span<const SequenceView> waiting, std::int32_t free_blocks,
-               std::int32_t held_steps = 0, std::span<const std::int32_t> references = {});
+               std::int32_t held_steps = 0, std::span<const std::int32_t> references = {},
+               bool after_prompts = false);
 
 }  // namespace higgs_rt

@@ -10,7 +10,9 @@ namespace higgs_rt {
 SequenceView StepLoop::view_of(Sequence& sequence) {
   SequenceView view{.size = sequence.planned_size(),
                     .computed = sequence.computed,
-                    .blocks = sequence.blocks.size()};
+                    .blocks = sequence.blocks.size(),
+                    .shared = {},
+                    .prompt = sequence.prompt_rows()};
   if (!cache_.enabled()) return view;
   view.shared = sequence.blocks.blocks();
   if (view.blocks > 0) return view;
@@ -50,14 +52,16 @@ void StepLoop::adopt_computed(Sequence& sequence) {
   }
 }
 
-// The blocks that the sequence completes with the positions before `end`.
-void StepLoop::cache_prefix(const Sequence& sequence, std::int32_t end) {
+// The blocks that the sequence completes with the positions before `end`. `step`: which computes
+// them.
+void StepLoop::cache_prefix(const Sequence& sequence, std::int32_t end, Step& step) {
   const auto keys = sequence.keys();
   const std::int32_t width = limits_.kv.block_tokens;
   const std::int32_t last = std::min(end / width, static_cast<std::int32_t>(std::ssize(keys)));
   for (std::int32_t index = sequence.computed / width; index < last; ++index) {
     const auto i = static_cast<std::size_t>(index);
     cache_.insert(keys[i], sequence.blocks.blocks()[i]);
+    step.cached_blocks.push_back(sequence.blocks.blocks()[i]);
   }
 }
 

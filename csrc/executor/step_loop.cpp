@@ -26,8 +26,9 @@ StepLoop::StepLoop(Engine& engine, Sampler& sampler, const ExecutorConfig& confi
       mailbox_(mailbox),
       pool_(pool),
       cache_(cache),
-      limits_{config.max_batch, config.max_step_tokens, engine.spec().kv,
-              engine.spec().kv.blocks_for(config.max_sequence), config.max_held_steps},
+      limits_{config.max_batch,      config.max_step_tokens,
+              engine.spec().kv,      engine.spec().kv.blocks_for(config.max_sequence),
+              config.max_held_steps, engine.spec().separate_decode},
       max_in_flight_(engine.spec().asynchronous ? Sampler::kMaxSteps - 1 : 0),
       after_step_(std::move(after_step)) {
   for (std::int32_t row = config.max_batch - 1; row >= 0; --row) free_rows_.push_back(row);
@@ -138,7 +139,7 @@ void StepLoop::note_step(std::span<const BatchItem> items) {
   for (const BatchItem& item : items) {
     const bool has_column = wants_logits(item);
     step.members.push_back({item.sequence, has_column});
-    cache_prefix(*item.sequence, item.sequence->computed + item.rows);
+    cache_prefix(*item.sequence, item.sequence->computed + item.rows, step);
     item.sequence->computed += item.rows;
     item.sequence->pending += has_column ? 1 : 0;
     step.num_columns += has_column ? 1 : 0;
@@ -169,7 +170,8 @@ Plan StepLoop::plan_step() {
   queued_.clear();
   const auto free_rows = static_cast<std::int32_t>(free_rows_.size());
   for (Sequence* item : mailbox_.peek(free_rows)) queued_.push_back(view_of(*item));
-  return make_plan(limits_, views_, queued_, pool_.num_free(), held_steps_, pool_.references());
+  return make_plan(limits_, views_, queued_, pool_.num_free(), held_steps_, pool_.references(),
+                   after_prompts_);
 }
 
 void StepLoop::schedule() {
@@ -181,6 +183,7 @@ void StepLoop::schedule() {
   }
   idle_ = plan.work.empty();
   held_steps_ = plan.held ? held_steps_ + 1 : 0;
+  after_prompts_ = !plan.work.empty() && !plan.decode;
   members_.clear();
   for (const SequencePtr& item : running_) members_.push_back(item.get());
   for (const std::int32_t index : plan.preempt) {
@@ -234,11 +237,13 @@ void StepLoop::end(Sequence& sequence, FinishReason reason, const std::string& e
                  " to be running");
   SequencePtr owned = std::move(*found);
   running_.erase(found);
-  for (Step& step : steps_) {
+  const auto forget = [&](Step& step) {
     for (Step::Member& member : step.members) {
       if (member.sequence == &sequence) member.sequence = nullptr;
     }
-  }
+  };
+  std::ranges::for_each(steps_, forget);
+  forget(unproved_);
   free_rows_.push_back(owned->row);
   finish(std::move(owned), reason, error);
 }

@@ -56,6 +56,7 @@ class StepLoop {
       bool has_column = false;
     };
     std::vector<Member> members;
+    std::vector<std::int32_t> cached_blocks;  // that went into the prefix cache with it
     std::size_t num_columns = 0;
   };
 
@@ -66,7 +67,7 @@ class StepLoop {
   SequenceView view_of(Sequence& sequence);
   void adopt_found(Sequence& sequence);
   void adopt_computed(Sequence& sequence);
-  void cache_prefix(const Sequence& sequence, std::int32_t end);
+  void cache_prefix(const Sequence& sequence, std::int32_t end, Step& step);
   Sequence* admit();
   bool begin(Sequence& sequence);
   void run_step(std::span<const BatchItem> items);
@@ -76,6 +77,7 @@ class StepLoop {
   void note_step(std::span<const BatchItem> items);
   void drain();
   void publish_oldest();
+  void fail_unproved(const std::string& error);
   void fetch(std::size_t count);
   void publish_column(Sequence& sequence, std::span<const std::int32_t> column, SampledRow sampled);
   bool deliver_last_column(Sequence& sequence, bool ended);
@@ -98,8 +100,10 @@ class StepLoop {
   std::vector<SequencePtr> running_;     // in order of admission
   std::vector<std::int32_t> free_rows_;  // sampler rows, stack
   std::deque<Step> steps_;               // in flight, oldest first
+  Step unproved_;                        // published since columns were fetched: may have failed
   bool idle_ = true;                     // there was no work, and nothing has changed since
   std::int32_t held_steps_ = 0;          // since waiting sequences were held first
+  bool after_prompts_ = false;           // the last step had prompt rows
   StepBatch batch_;
   StepOutput output_;
   std::vector<BatchItem> items_;       // of the step being made

@@ -118,6 +118,22 @@ void check_offsets(const char* field, const std::vector<std::int32_t>& offsets, 
   }
 }
 
+// Row i is the one row of sequence i, and the first ones give logits.
+void check_decode(const StepBatch& batch, const EngineSpec& spec) {
+  check(spec.separate_decode, kWhere, "expected a step of any rows, got one of decode rows");
+  check(batch.num_text_rows == 0 && batch.num_sequences == batch.num_rows(), kWhere,
+        "expected a decode step of one audio row for each sequence, got ", batch.num_text_rows,
+        " text rows and ", batch.num_rows(), " rows of ", batch.num_sequences, " sequences");
+  for (std::size_t s = 0; s < batch.sequence.size(); ++s) {
+    check(batch.sequence[s] == static_cast<std::int32_t>(s), kWhere, "expected row ", s,
+          " of a decode step to be of sequence ", s, ", got ", batch.sequence[s]);
+  }
+  for (std::size_t i = 0; i < batch.logit_rows.size(); ++i) {
+    check(batch.logit_rows[i] == static_cast<std::int32_t>(i), kWhere, "expected logit_rows[", i,
+          "] ", i, " in a decode step, got ", batch.logit_rows[i]);
+  }
+}
+
 }  // namespace
 
 void check_batch(const StepBatch& batch, const StepOutput& output, const EngineSpec& spec) {
@@ -126,6 +142,7 @@ void check_batch(const StepBatch& batch, const StepOutput& output, const EngineS
   check_places(batch, spec);
   check_offsets("text_offset", batch.text_offset, 0, batch.num_text_rows, batch);
   check_offsets("audio_offset", batch.audio_offset, batch.num_text_rows, batch.num_rows(), batch);
+  if (batch.decode) check_decode(batch, spec);
 }
 
 void check_tail(const StepBatch& batch, const StepOutput& output, const StepTail& tail) {

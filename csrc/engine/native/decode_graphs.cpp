@@ -24,9 +24,10 @@ std::int32_t DecodeGraphs::largest(std::int32_t max_sequences) {
   return rows;
 }
 
-std::int64_t DecodeGraphs::staged_words(std::int32_t rows, std::int32_t max_blocks) {
+std::int64_t DecodeGraphs::staged_words(std::int32_t rows, std::int32_t max_blocks,
+                                        std::int32_t num_codebooks) {
   constexpr std::int64_t kArrays = 7, kPadding = 4;
-  return std::int64_t{rows} * (kArrays - 1 + max_blocks) + kArrays * kPadding;
+  return std::int64_t{rows} * (kArrays - 2 + max_blocks + num_codebooks) + kArrays * kPadding;
 }
 
 DecodeGraphs::DecodeGraphs(const EngineSpec& spec, std::int32_t max_blocks,
@@ -60,20 +61,6 @@ void DecodeGraphs::record(std::int32_t rows) {
   recordings_.push_back({rows, std::move(graph), logits});
 }
 
-bool DecodeGraphs::takes(const StepBatch& batch, const StepOutput& output) const {
-  const std::int32_t rows = batch.num_rows();
-  if (batch.num_text_rows != 0 || batch.num_sequences != rows || !batch.columns.empty() ||
-      batch.logit_rows.size() != batch.ids.size() || rows > recordings_.back().rows ||
-      output.last_columns != last_columns_) {
-    return false;
-  }
-  for (std::int32_t i = 0; i < rows; ++i) {
-    const auto index = static_cast<std::size_t>(i);
-    if (batch.logit_rows[index] != i || batch.sequence[index] != i) return false;
-  }
-  return true;  // an audio row without given columns is fed back
-}
-
 const float* DecodeGraphs::run(const StepBatch& batch) {
   const auto found =
       std::find_if(recordings_.begin(), recordings_.end(),
@@ -89,8 +76,8 @@ DecodeGraphs::Staged DecodeGraphs::stage(const StepBatch& batch, std::int32_t ro
   const auto filled = static_cast<std::size_t>(batch.num_rows());
   const auto take = [&](const std::vector<std::int32_t>& values, std::int32_t padding) {
     const StepStaging::Array array = staging_.take({rows});
-    std::copy(values.begin(), values.end(), array.host.begin());
-    std::fill(array.host.begin() + static_cast<std::ptrdiff_t>(filled), array.host.end(), padding);
+    std::fill(std::copy(values.begin(), values.end(), array.host.begin()), array.host.end(),
+              padding);
     return array.device;
   };
   Staged staged;
@@ -117,7 +104,9 @@ DecodeGraphs::Staged DecodeGraphs::stage(const StepBatch& batch, std::int32_t ro
   }
   step.block_table = table.device;
   step.kind = RowKind::kDecode;
-  step.columns = staging_.take({0, num_codebooks_}).device;
+  const StepStaging::Array columns = staging_.take({rows, num_codebooks_});
+  std::copy(batch.columns.begin(), batch.columns.end(), columns.host.begin());
+  step.columns = columns.device;
   step.table_rows = {step.columns.data, DType::kF32, {0, 1}};
   step.last_columns = {
       const_cast<std::int32_t*>(last_columns_), DType::kI32, {sampler_rows_, num_codebooks_}};

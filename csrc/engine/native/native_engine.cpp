@@ -36,6 +36,7 @@ EngineSpec make_spec(const EngineConfig& config, const ModelConfig& model, Devic
   spec.kv.block_tokens = config.block_tokens;  // how many blocks is planned last
   spec.shared_blocks = true;
   spec.asynchronous = config.asynchronous.value_or(device.kind() != DeviceKind::kCpu);
+  spec.separate_decode = spec.asynchronous || device.kind() != DeviceKind::kCpu;  // graphs want it
   return spec;
 }
 
@@ -55,16 +56,6 @@ std::int32_t num_sampler_rows(const StepBatch& batch) {
     }
   }
   return count;
-}
-
-// Whether every sequence has one row.
-bool has_single_rows(const StepBatch& batch) {
-  if (batch.num_sequences != batch.num_rows()) return false;
-  for (std::size_t s = 0; s + 1 < batch.text_offset.size(); ++s) {
-    const std::int32_t text = batch.text_offset[s + 1] - batch.text_offset[s];
-    if (text + batch.audio_offset[s + 1] - batch.audio_offset[s] != 1) return false;
-  }
-  return true;
 }
 
 }  // namespace
@@ -87,7 +78,8 @@ NativeEngine::NativeEngine(const EngineConfig& config, const ModelConfig& model,
       Decoder::Limits{std::max(spec_.max_rows, graph_rows), spec_.max_positions, activations},
       *ops_);
   staging_ = std::make_unique<StepStaging>(
-      device(), std::max(eager_words(spec_), DecodeGraphs::staged_words(graph_rows, max_blocks_)));
+      device(), std::max(eager_words(spec_),
+                         DecodeGraphs::staged_words(graph_rows, max_blocks_, model.num_codebooks)));
   memory_.workspace = allocated() - memory_.weights;
   make_cache(config, model, activations);
 }
@@ -127,9 +119,8 @@ void NativeEngine::attach(StepTail tail) {
 // Steps of prompt rows that are padding, so that kernels are loaded and libraries have chosen their
 // algorithms before a request needs them; the largest first, so that working memory grows once.
 void NativeEngine::warm_prompts() {
-  constexpr std::int32_t kFewest = 32;
   StepOutput output{.last_columns = tail_.last_columns};
-  for (std::int32_t rows = spec_.max_rows; rows >= kFewest; rows /= 2) {
+  for (std::int32_t rows = spec_.max_rows; rows >= 1; rows /= 2) {
     const auto count = static_cast<std::size_t>(rows);
     const std::int32_t scratch = spec_.kv.num_blocks;
     StepBatch batch;
@@ -140,6 +131,8 @@ void NativeEngine::warm_prompts() {
     batch.position.assign(count, 0);
     batch.slot.assign(count, scratch * spec_.kv.block_tokens);
     batch.block_table = {scratch};
+    batch.logit_rows.assign(std::min(count, static_cast<std::size_t>(spec_.max_sequences)), 0);
+    batch.sampler_rows.assign(batch.logit_rows.size(), -1);
     run_eagerly(batch, output);
   }
   device().synchronize();
@@ -150,7 +143,7 @@ void NativeEngine::forward(const StepBatch& batch, StepOutput& output) {
   check_batch(batch, output, spec_);
   if (tail_.enqueue) check_tail(batch, output, tail_);
   output.sampled = tail_.enqueue != nullptr;
-  output.one_launch = graphs_ != nullptr && graphs_->takes(batch, output);
+  output.one_launch = graphs_ != nullptr && batch.decode;
   DeviceTimer& timer = output.one_launch ? *graph_timer_ : *eager_timer_;
   timer.start();
   output.logits = output.one_launch ? graphs_->run(batch) : run_eagerly(batch, output);
@@ -187,7 +180,7 @@ const float* NativeEngine::run_eagerly(const StepBatch& batch, const StepOutput&
   step.columns = staging_->add(batch.columns, {given, codebooks});
   step.block_table = staging_->add(batch.block_table, {batch.num_sequences, batch.max_blocks});
   step.logit_rows = staging_->add(batch.logit_rows, {wanted});
-  step.kind = has_single_rows(batch) ? RowKind::kDecode : RowKind::kPrompt;
+  step.kind = batch.decode ? RowKind::kDecode : RowKind::kPrompt;
   TensorView sampler_rows;
   if (tail_.enqueue) sampler_rows = staging_->add(batch.sampler_rows, {wanted});
   const StepStaging::Array table_rows = staging_->take({table, spec_.hidden_size}, DType::kF32);

@@ -1,5 +1,8 @@
 // The whole language path, request to columns, on every device and in every mode: the same columns.
+#include <chrono>
+#include <iostream>
 #include <random>
+#include <thread>
 
 #include "api/stack.h"
 #include "bench/random_checkpoint.h"
@@ -145,6 +148,50 @@ TEST("devices: cuda with bf16 weights runs every prompt and ends clean") {
   }
   cuda.executor->shutdown();
   EXPECT_EQ(cuda.executor->stats().free_blocks, cuda.loaded.engine->spec().kv.num_blocks);
+}
+
+// The guarantee of docs/gpu.md: up to 16 decode rows share their bits, prompts have the same in
+// every chunking, and no position is computed now as one and now as the other.
+TEST("devices: cuda gives a request the same columns alone and among others, sampled, bf16") {
+  require_cuda();
+  const RandomLmShape shape = {.hidden = 256,
+                               .layers = 3,
+                               .heads = 6,
+                               .kv_heads = 2,
+                               .head_dim = 64,
+                               .ffn = 512,
+                               .endless = true};
+  const TemporaryDirectory directory;
+  write_random_lm(directory.path(), shape, DType::kBF16, 21);
+  EngineConfig crowded = small_engine(directory.path(), 13), roomy = crowded;
+  crowded.num_blocks = 60;
+  crowded.max_positions = roomy.max_positions = 264;
+  roomy.num_blocks = 0;
+  roomy.max_rows = 200;
+  Stack together(require_cuda(), crowded), alone(require_cuda(), roomy);
+  Random random(22);
+  std::vector<Request> requests = random_requests(shape, 23, 60, false);
+  const Request voices[] = {requests[1], requests[2], requests[4]};
+  for (Request& request : requests) {
+    if (draw(random, 0, 1) == 0) continue;
+    const Request& voice = voices[draw(random, 0, 2)];
+    request.prompt.insert(request.prompt.begin(), voice.prompt.begin(), voice.prompt.end());
+  }
+  std::vector<std::shared_ptr<ColumnCollector>> sinks;
+  for (const Request& request : requests) {
+    sinks.push_back(std::make_shared<ColumnCollector>());
+    together.executor->submit(request, sinks.back());
+    std::this_thread::sleep_for(
+        std::chrono::microseconds(draw(random, 0, 1) * draw(random, 0, 3000)));
+  }
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    expect_equal({sinks[i]->wait()}, alone.run({requests[i]}));
+  }
+  const RuntimeStats stats = together.executor->stats();
+  std::cout << "  " << stats.preemptions << " preemptions, " << stats.prefix_hits
+            << " prompt positions shared, " << stats.graph_steps << " of " << stats.steps
+            << " steps were graphs\n";
+  EXPECT(stats.preemptions > 0 && stats.prefix_hits > 0);
 }
 
 TEST("devices: random cancels on cuda harm no other request, in fp32") {

@@ -64,7 +64,11 @@ inline StepBatch build_batch(const std::vector<Portion>& portions, const EngineS
     offsets.push_back(batch.num_rows());
     if (!audio) batch.num_text_rows = batch.num_rows();
   }
+  batch.decode = spec.separate_decode;
   for (const Portion& portion : portions) {
+    const Position& last = portion.sequence->positions.at(
+        static_cast<std::size_t>(portion.sequence->done + portion.count - 1));
+    batch.decode = batch.decode && portion.count == 1 && last.feedback >= 0;
     batch.context_length.push_back(portion.sequence->done + portion.count);
     for (std::int32_t b = 0; b < batch.max_blocks; ++b) {
       const auto index = static_cast<std::size_t>(b);

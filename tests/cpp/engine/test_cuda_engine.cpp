@@ -118,6 +118,22 @@ TEST("engine: cuda logits equal to transformers', fp32 tightly, bf16 within its 
   }
 }
 
+TEST("engine: cuda gives a prompt the same bits in every chunking, bf16 too") {
+  require_cuda();
+  for (const Golden& c : layouts()) {
+    const auto logits = [&](const std::vector<std::int32_t>& sizes) {
+      Model model(c.layout, 64, require_cuda());
+      Sequence sequence = golden_sequence(c.layout, 47, -3);
+      return feed(model.engine(), sequence, sizes);
+    };
+    const Logits whole = logits({64});
+    for (const std::vector<std::int32_t>& sizes :
+         {std::vector<std::int32_t>{1}, {7}, {17}, {33, 1}, {10, 1, 16, 5, 2}}) {
+      EXPECT(logits(sizes) == whole);
+    }
+  }
+}
+
 TEST("engine: cuda memory plan refuses what does not fit, with the numbers") {
   const auto device = require_cuda();
   ThreadPool pool(1);

@@ -23,6 +23,8 @@ inline std::uint64_t mix(std::uint64_t a, std::uint64_t b) {
 std::uint64_t hash_text(std::int32_t id);
 std::uint64_t hash_column(const std::int32_t* column, std::int32_t num_codebooks);
 std::uint64_t hash_table_row(const float* row, std::int32_t hidden_size);
+// The same position as a decode row, to an engine with separate_decode.
+std::uint64_t hash_decoded(std::uint64_t content);
 // Logits [num_codebooks, codebook_vocab] for the fold of all positions. EOS is rare, so streams
 // last.
 void hash_logits(std::uint64_t history, const EngineSpec& spec, float* logits);
@@ -32,7 +34,8 @@ EngineSpec small_spec(KvLayout kv);
 // Stores each row's hash and position in its slot and folds the slots of the whole block table for
 // every row whose logits are wanted, so an error in slots, block tables, positions, order,
 // preemption or feedback changes the columns. Also checks the shape of every batch (see StepBatch)
-// and throws kInternal when it is broken.
+// and throws kInternal when it is broken. With spec.separate_decode a row of a decode step has
+// another hash than in a step of prompts.
 //
 // An asynchronous one (spec.asynchronous) leaves its work in `queue`.
 class FakeEngine : public Engine {
@@ -63,6 +66,7 @@ class FakeEngine : public Engine {
   void verify_range(const StepBatch& batch, const std::vector<std::int32_t>& offset,
                     std::int32_t begin, std::int32_t end) const;
   void verify_blocks(const StepBatch& batch) const;
+  void verify_decode(const StepBatch& batch) const;
   std::int32_t slot_of(const StepBatch& batch, std::int32_t s, std::int32_t position) const;
   std::uint64_t content(const StepBatch& batch, const std::int32_t* last_columns,
                         std::int32_t row) const;

@@ -75,7 +75,8 @@ class CollectingSink : public ColumnSink {
   std::atomic<std::int32_t> count_{0};
 };
 
-// How the engine works: as on the CPU, as on CUDA, and asynchronously without running the tail.
+// How the engine works: as on the CPU, as on CUDA (asynchronous, decode rows in steps of their
+// own), and asynchronously without running the tail.
 enum class Mode { kPlain, kPipelined, kPipelinedNoTail };
 inline constexpr std::array kModes = {Mode::kPlain, Mode::kPipelined, Mode::kPipelinedNoTail};
 

@@ -24,6 +24,8 @@ std::uint64_t hash_table_row(const float* row, std::int32_t hidden_size) {
   return hash;
 }
 
+std::uint64_t hash_decoded(std::uint64_t content) { return mix(content, 9); }
+
 void hash_logits(std::uint64_t history, const EngineSpec& spec, float* logits) {
   for (std::int32_t k = 0; k < spec.num_codebooks; ++k) {
     for (std::int32_t v = 0; v < spec.codebook_vocab; ++v) {
@@ -115,7 +117,9 @@ std::uint64_t FakeEngine::content(const StepBatch& batch, const std::int32_t* la
   }
   const std::int32_t* columns = id >= StepBatch::kFeedback ? last_columns : batch.columns.data();
   const std::ptrdiff_t index = id >= StepBatch::kFeedback ? id - StepBatch::kFeedback : id;
-  return hash_column(columns + index * spec_.num_codebooks, spec_.num_codebooks);
+  const std::uint64_t hash =
+      hash_column(columns + index * spec_.num_codebooks, spec_.num_codebooks);
+  return batch.decode ? hash_decoded(hash) : hash;
 }
 
 void FakeEngine::verify(const StepBatch& batch) const {
@@ -133,6 +137,7 @@ void FakeEngine::verify(const StepBatch& batch) const {
   verify_range(batch, batch.text_offset, 0, batch.num_text_rows);
   verify_range(batch, batch.audio_offset, batch.num_text_rows, batch.num_rows());
   verify_blocks(batch);
+  if (batch.decode) verify_decode(batch);
   std::set<std::int32_t> targets(batch.sampler_rows.begin(), batch.sampler_rows.end());
   check_internal(targets.size() == batch.logit_rows.size(), where, "sampler rows repeat");
   for (const std::int32_t row : batch.logit_rows) {
@@ -155,6 +160,17 @@ void FakeEngine::verify_range(const StepBatch& batch, const std::vector<std::int
       check_internal(batch.slot[row] == slot_of(batch, s, batch.position[row]), "fake_engine",
                      "slot");
     }
+  }
+}
+
+// One column of each sequence, those with logits first.
+void FakeEngine::verify_decode(const StepBatch& batch) const {
+  check_internal(spec_.separate_decode, "fake_engine", "a decode step");
+  check_internal(batch.num_text_rows == 0 && batch.num_sequences == batch.num_rows(), "fake_engine",
+                 "rows of a decode step");
+  for (std::size_t i = 0; i < batch.logit_rows.size(); ++i) {
+    check_internal(batch.logit_rows[i] == static_cast<std::int32_t>(i), "fake_engine",
+                   "order of a decode step");
   }
 }
 

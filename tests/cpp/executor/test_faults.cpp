@@ -124,21 +124,53 @@ EACH_MODE("executor: logits without a maximum end their own request") {
 
 namespace {
 
-// Cannot bring the fourth step's columns.
+// Cannot bring the columns of the fourth step, or another one.
 class LosingSampler : public FailingSampler {
  public:
-  using FailingSampler::FailingSampler;
+  explicit LosingSampler(std::unique_ptr<Sampler> inner, int lost = 4)
+      : FailingSampler(std::move(inner)), lost_(lost) {}
   void fetch(std::span<std::int32_t> columns, std::span<SampledRow> sampled) override {
     FailingSampler::fetch(columns, sampled);
-    if (++count_ == 4) throw std::runtime_error("device lost");
+    if (++count_ == lost_) throw std::runtime_error("device lost");
     if (!sampled.empty()) sampled[0].failed = sampled[0].finished = false;
   }
 
  private:
+  const int lost_;
   int count_ = 0;
 };
 
 }  // namespace
+
+// The second request starts with blocks of the first one's prompt before anybody knows that their
+// step has failed.
+EACH_MODE("executor: whoever has found blocks of a step that failed ends with it") {
+  FakeEngine engine(in_mode(roomy_spec(), mode));
+  LosingSampler sampler(make_rig_sampler(engine, 4, mode), 1);
+  Executor executor(engine, sampler, small_config());
+  const std::vector<Request> requests = {text_request({1, 2, 3, 4, 5, 6, 7, 8}, 2),
+                                         text_request({1, 2, 3, 4, 5, 6, 7, 8, 9}, 20),
+                                         text_request({4, 3, 2, 1, 9}, 20)};
+  std::vector<std::shared_ptr<CollectingSink>> sinks;
+  Gate gate(engine);
+  for (const Request& request : requests) {
+    sinks.push_back(std::make_shared<CollectingSink>());
+    executor.submit(request, sinks.back());
+    if (sinks.size() == 1) gate.wait_reached();
+  }
+  gate.release();
+  for (const auto& sink : sinks) REQUIRE(sink->wait());
+  EXPECT_EQ(sinks[0]->answer().error, "device lost");
+  if (mode == Mode::kPlain) {
+    expect_reference(*sinks[1], requests[1], engine.spec());
+  } else {
+    EXPECT_EQ(executor.stats().prefix_hits, 8);
+    EXPECT_EQ(sinks[1]->answer().error, "device lost");
+  }
+  expect_reference(*sinks[2], requests[2], engine.spec());
+  executor.shutdown();
+  EXPECT_EQ(executor.stats().free_blocks, executor.stats().total_blocks);
+}
 
 EACH_MODE("executor: columns that cannot be fetched end the requests of their step") {
   FakeEngine engine(in_mode(roomy_spec(), mode));

@@ -38,6 +38,27 @@ TEST("scheduler: decode rows come first, then the prompt in chunks") {
   EXPECT_EQ(text(make_plan(limits(4, 16), later, {}, 10)), "+0 1:1 2:1 0:2");
 }
 
+TEST("scheduler: prompts and decode rows take turns where they go apart") {
+  SchedulerLimits apart = limits(6, 16);
+  apart.separate_decode = true;
+  // A prompt, a stream, one in the middle of being computed again, and one at its last row.
+  const Views running = {{.size = 40, .blocks = 10, .prompt = 40},
+                         {.size = 9, .computed = 8, .blocks = 3, .prompt = 4},
+                         {.size = 12, .computed = 6, .blocks = 3, .prompt = 5},
+                         {.size = 7, .computed = 6, .blocks = 2, .prompt = 7}};
+  const auto plan = [&](const Views& views, bool after_prompts) {
+    return make_plan(apart, views, {}, 10, 0, {}, after_prompts);
+  };
+  EXPECT_EQ(text(plan(running, false)), "+0 0:16");
+  EXPECT(!plan(running, false).decode);
+  EXPECT_EQ(text(plan(running, true)), "+0 1:1 2:1");
+  EXPECT(plan(running, true).decode);
+  const Views others(running.begin() + 1, running.end());
+  EXPECT_EQ(text(plan(others, false)), "+0 2:1");  // the last row of a prompt is one of its own
+  EXPECT_EQ(text(plan({others[1], others[0]}, false)), "+0 1:1 0:1");
+  EXPECT_EQ(text(plan({running[0]}, true)), "+0 0:16");
+}
+
 TEST("scheduler: waiting sequences are admitted in order and share the step") {
   const Views waiting = {{.size = 10}, {.size = 3}, {.size = 5}};
   EXPECT_EQ(text(make_plan(limits(8, 64), {}, waiting, 100)), "+3 0:10 1:3 2:5");
@@ -169,8 +190,10 @@ struct Simulation {
     lim.kv.num_blocks = lim.kv.blocks_for(30 + draw(0, 60));
     free = lim.kv.num_blocks;
     lim.max_held_steps = draw(0, 3);
+    lim.separate_decode = seed % 2 == 0;
     for (int i = draw(1, 2 * lim.max_batch); i > 0; --i) {
       waiting.push_back({.size = draw(2, 20)});
+      waiting.back().prompt = waiting.back().size;
       end_waiting.push_back(waiting.back().size + draw(0, 10));
     }
   }
@@ -183,7 +206,8 @@ struct Simulation {
     for (int step = 1; step < 5000; ++step) {
       if (running.empty() && waiting.empty()) return step;
       for (SequenceView& view : running) view.paused = step < 500 && draw(0, 5) == 0;
-      const Plan plan = make_plan(lim, running, waiting, free, held);
+      const Plan plan = make_plan(lim, running, waiting, free, held, {}, after_prompts);
+      after_prompts = !plan.work.empty() && !plan.decode;
       held = plan.held ? held + 1 : 0;
       REQUIRE(held <= lim.max_held_steps && !(plan.held && plan.admit > 0));
       apply(plan);
@@ -215,6 +239,10 @@ struct Simulation {
       REQUIRE(!view.paused && work.rows >= 1 && !planned[work.sequence]);
       planned[work.sequence] = true;
       REQUIRE(view.computed + work.rows <= view.size);
+      if (lim.separate_decode) {
+        REQUIRE(plan.decode == (view.computed >= view.prompt));
+        REQUIRE(plan.decode ? work.rows == 1 : view.computed + work.rows <= view.prompt);
+      }
       rows += work.rows;
       const std::int32_t missing = lim.kv.blocks_for(view.size) - view.blocks;
       view.blocks += missing;
@@ -236,6 +264,7 @@ struct Simulation {
   SchedulerLimits lim;
   std::int32_t free;
   std::int32_t held = 0;
+  bool after_prompts = false;
   Views running;
   Views waiting;
   std::vector<std::int32_t> end_running;  // size after which the sequence ends

@@ -125,7 +125,8 @@ Answer reference_answer(const Request& request, const EngineSpec& spec) {
                     : count == request.max_columns ? FinishReason::kLength
                                                    : FinishReason::kNone;
     if (answer.reason != FinishReason::kNone) return answer;
-    fold = mix(fold, hash_column(column.data(), spec.num_codebooks));
+    const std::uint64_t hash = hash_column(column.data(), spec.num_codebooks);
+    fold = mix(fold, spec.separate_decode && count > 1 ? hash_decoded(hash) : hash);
     hash_logits(fold, spec, logits.data());
     sampler->advance(logits.data(), {&row, 1});
     sampler->fetch(column, sampled);
@@ -203,6 +204,7 @@ ErrorCode code_of(const std::function<void()>& body) {
 
 EngineSpec in_mode(EngineSpec spec, Mode mode) {
   spec.asynchronous = mode != Mode::kPlain;
+  spec.separate_decode = mode == Mode::kPipelined;
   return spec;
 }
 
