@@ -93,6 +93,7 @@ def make_trainer(args: argparse.Namespace, shape: LmShape, folder: str, **change
         "output": folder,
         "dtype": "float32" if exact else "bfloat16",
         "gradient_checkpointing": args.checkpointing,
+        "compile_layers": args.compiled,
         "tensorboard": False,
         "lora": {"rank": args.rank, "dropout": 0.0 if exact else 0.05},
         "batch": {
@@ -148,6 +149,7 @@ def speed(args: argparse.Namespace) -> None:
             "rows": args.rows,
             "length": args.length,
             "checkpointing": args.checkpointing,
+            "compiled": args.compiled,
             "rank": args.rank,
             "adapter_parameters": adapters,
             "step_seconds": round(seconds, 4),
@@ -166,7 +168,7 @@ def gradients(args: argparse.Namespace) -> None:
     """One step's gradients, as the optimizer would see them, to a file."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     world = int(os.environ.get("WORLD_SIZE", 1))
-    args.length, args.checkpointing = 160, False
+    args.length, args.checkpointing, args.compiled = 160, False, False
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(args, SMALL, folder, exact=True, accumulation=args.world // world)
         for number, parameter in enumerate(trainer.stepper.parameters):
@@ -215,6 +217,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--layers", type=int, default=28)
     parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--compiled", action="store_true")
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--small", action="store_true", help="a small model, to try this program")

@@ -134,6 +134,7 @@ class TrainingConfig:
     convention: Literal["original", "transformers"] = _doc("Prompt format.", "original")
     dtype: Literal["bfloat16", "float32"] = _doc("Of the frozen weights.", "bfloat16")
     gradient_checkpointing: bool = _doc("Recompute layers: less memory, a third slower.", False)
+    compile_layers: bool = _doc("torch.compile the layers: slow to begin, then faster.", False)
     seed: int = _doc("Of the order, the dropout and the adapters.", 0, low=0)
     save_every: int = _doc("Steps between states to resume from; 0: at the end only.", 200, low=0)
     log_every: int = _doc("Steps between lines of losses.jsonl and TensorBoard.", 1, low=1)

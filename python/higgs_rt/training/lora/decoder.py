@@ -10,6 +10,7 @@ mask is needed. A test compares values and gradients with transformers' own forw
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,8 +69,15 @@ def _reordered(x: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
     return result
 
 
-def hidden_states(model: Any, batch: Batch) -> tuple[Tensor, Route]:
-    """Final hidden states of transformers' model (with or without peft), [R, H] by `Route`."""
+Layer = Callable[[Any, Tensor, Route, tuple[Tensor, Tensor]], Tensor]
+
+
+def hidden_states(model: Any, batch: Batch, run: Layer | None = None) -> tuple[Tensor, Route]:
+    """Final hidden states of transformers' model (with or without peft), [R, H] by `Route`.
+
+    `run` is `decoder_layer`, maybe compiled.
+    """
+    run = decoder_layer if run is None else run
     inner = model.model
     route = Route.of(batch.is_audio)
     text_ids = batch.ids.flatten()[route.position[: route.sizes[0]]]
@@ -80,13 +88,13 @@ def hidden_states(model: Any, batch: Batch) -> tuple[Tensor, Route]:
     rotary = inner.rotary_emb(x, positions)
     for layer in inner.layers:
         if getattr(layer, "gradient_checkpointing", False) and layer.training:
-            x = checkpoint(_layer, layer, x, route, rotary, use_reentrant=False)
+            x = checkpoint(run, layer, x, route, rotary, use_reentrant=False)
         else:
-            x = _layer(layer, x, route, rotary)
+            x = run(layer, x, route, rotary)
     return _norm(inner.norm, x), route
 
 
-def _layer(layer: Any, x: Tensor, route: Route, rotary: tuple[Tensor, Tensor]) -> Tensor:
+def decoder_layer(layer: Any, x: Tensor, route: Route, rotary: tuple[Tensor, Tensor]) -> Tensor:
     """One decoder layer on rows x [R, H]."""
     text, audio = torch.split(x, route.sizes)
     normed = torch.cat(

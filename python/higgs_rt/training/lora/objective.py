@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from higgs_rt.training.labels import IGNORE
-from higgs_rt.training.lora.decoder import hidden_states
+from higgs_rt.training.lora.decoder import Layer, decoder_layer, hidden_states
 from higgs_rt.training.lora.examples import Batch
 from higgs_rt.training.lora.speaker import SpeakerTerm
 
@@ -32,9 +32,11 @@ class LossSums:
         return torch.cat([self.audio, rest]).detach().double()
 
 
-def loss_sums(model: Any, batch: Batch, speaker: SpeakerTerm | None = None) -> LossSums:
+def loss_sums(
+    model: Any, batch: Batch, speaker: SpeakerTerm | None = None, run: Layer | None = None
+) -> LossSums:
     """Sums over the labels of a batch; zero where there is no text head, or no speaker term."""
-    hidden, route = hidden_states(model, batch)
+    hidden, route = hidden_states(model, batch, run)
     config = model.config
     spoken = (batch.audio_labels != IGNORE).any(1).nonzero()[:, 0]
     labels = batch.audio_labels[spoken]
@@ -81,8 +83,10 @@ class Objective(nn.Module):
         text_weight: float,
         speaker: SpeakerTerm | None = None,
         speaker_weight: float = 0.0,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
+        self._run: Layer = torch.compile(decoder_layer) if compiled else decoder_layer
         self.model = model
         self.speaker = speaker
         books = normalised_weights(codebook_weights, int(base_model(model).config.num_codebooks))
@@ -94,7 +98,7 @@ class Objective(nn.Module):
         model = base_model(self.model)
         half = model.model.embed_tokens.weight.dtype == torch.bfloat16  # what is trained is fp32
         with torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=half):
-            sums = loss_sums(model, batch, self.speaker)
+            sums = loss_sums(model, batch, self.speaker, self._run)
         means = torch.cat([sums.audio, torch.stack([sums.text, sums.speaker])])
         loss = (self.weights * means / counts.clamp(min=1).float()).sum()
         return loss, sums.joined()

@@ -66,7 +66,12 @@ class Trainer:
         self.peft.train()
         o = config.objective
         objective = Objective(
-            self.peft, o.codebook_weights, o.text_weight, speaker, o.speaker_weight
+            self.peft,
+            o.codebook_weights,
+            o.text_weight,
+            speaker,
+            o.speaker_weight,
+            compiled=config.compile_layers,
         )
         self.stepper = Stepper(config, self.accelerator, objective, examples, self.say)
         self.progress = Progress()
@@ -194,8 +199,8 @@ class Trainer:
     def _identity(self) -> dict[str, Any]:
         """What must not change between the parts of a run, for the same losses."""
         config = asdict(self.config)
-        kept = ("model", "convention", "dtype", "seed", "lora", "objective", "batch", "optimizer")
-        identity = {name: json.loads(json.dumps(config[name])) for name in kept}
+        kept = ("model", "convention", "dtype", "compile_layers", "seed", "lora", "objective", "batch")
+        identity = {name: json.loads(json.dumps(config[name])) for name in (*kept, "optimizer")}
         identity["optimizer"].pop("max_bad_steps")
         identity["samples"] = len(self.stepper.examples)
         identity["processes"] = self.accelerator.num_processes
