@@ -54,7 +54,9 @@ class AttentionBench {
     const Tensor out(device_, DType::kBF16, q.view().shape);
     const auto layers = [&] {
       for (std::size_t i = 0; i < keys_.size(); ++i) {
-        ops_->attention(q, keys_[i], values_[i], {seq, pos, blocks, layout_, rows == count}, out);
+        ops_->attention(
+            q, keys_[i], values_[i],
+            {seq, pos, blocks, layout_, rows == count ? RowKind::kDecode : RowKind::kPrompt}, out);
       }
     };
     layers();
