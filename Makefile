@@ -13,7 +13,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc cmake python -type f \
 	-not -name '*.pyc' -not -name '*.so' 2>/dev/null)
 
-.PHONY: help speak test test-cpp test-python test-speech test-asan test-tsan test-gpu cuda lint format tidy wheel clean
+.PHONY: help speak test test-cpp test-python test-speech test-asan test-tsan test-gpu test-gpu-sanitize cuda lint format tidy wheel clean
 
 help:
 	@echo 'make speak TEXT="..." [OUT=speech.wav] [VOICE=slt]   speak with the packaged demo model'
@@ -22,7 +22,8 @@ help:
 	@echo 'make test-asan   C++ tests under the address and undefined-behaviour sanitizers'
 	@echo 'make test-tsan   executor and API tests under the thread sanitizer'
 	@echo 'make cuda        compile the CUDA backend (needs nvcc, no GPU)'
-	@echo 'make test-gpu    everything that needs a GPU, with the tools that the machine has'
+	@echo 'make test-gpu    everything that needs a GPU, with the tools that the machine has;'
+	@echo '                 make test-gpu-sanitize: under compute-sanitizer too'
 	@echo 'make lint        clang-format, ruff, mypy, include lint;  make tidy: clang-tidy'
 	@echo 'make wheel       build a wheel and import it in a fresh environment'
 
@@ -92,6 +93,9 @@ cuda: $(VENV)/.test-tools
 
 test-gpu:
 	tests/gpu/run
+
+test-gpu-sanitize:
+	SANITIZE=1 tests/gpu/run
 
 lint: $(VENV)/.test-tools
 	git ls-files '*.h' '*.c' '*.cpp' '*.cu' '*.cuh' | xargs $(BIN)/clang-format --dry-run --Werror

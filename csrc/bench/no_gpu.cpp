@@ -10,5 +10,6 @@ double measure_copy_bandwidth(int ordinal) {
 }
 
 std::int64_t gpu_memory_used(int) { return 0; }
+std::int64_t own_gpu_memory(int) { return -1; }
 
 }  // namespace higgs_rt::bench

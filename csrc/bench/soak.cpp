@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/gpu.h"
 #include "bench/random_checkpoint.h"
 #include "core/check.h"
 #include "core/device.h"
@@ -133,11 +134,15 @@ class Soak {
 
   bool is_sampled(std::int32_t number) const { return number % every_ == 0; }
 
+  // Of this process, where NVML tells it apart; otherwise of the whole GPU.
   Memory memory() {
+    if (device_->kind() == DeviceKind::kCpu) return {0, resident_bytes()};
+    const int ordinal = options_.device.size() > 5 ? std::atoi(options_.device.c_str() + 5) : 0;
+    const std::int64_t own = own_gpu_memory(ordinal);
+    own_memory_ = own >= 0;
     const DeviceMemory gpu = device_->memory();
-    const bool on_gpu = device_->kind() != DeviceKind::kCpu;
-    return {on_gpu ? static_cast<std::int64_t>(gpu.total_bytes - gpu.free_bytes) : 0,
-            resident_bytes()};
+    const auto used = static_cast<std::int64_t>(gpu.total_bytes - gpu.free_bytes);
+    return {own_memory_ ? own : used, resident_bytes()};
   }
 
   void submit(std::int32_t number) {
@@ -211,10 +216,11 @@ class Soak {
     const RuntimeStats stats = runtime_.stats();
     std::printf(
         "%d requests, %d failed, %d cancelled, %lld preemptions, %lld steps, %lld columns\n"
-        "memory from 20 %% of the requests to the end: GPU %+.1f MiB, host %+.1f MiB; free KV "
+        "memory from 20 %% of the requests to the end: GPU%s %+.1f MiB, host %+.1f MiB; free KV "
         "blocks %d of %d\n",
         options_.requests, failed_, cancelled_, static_cast<long long>(stats.preemptions),
         static_cast<long long>(stats.steps), static_cast<long long>(stats.columns),
+        own_memory_ ? " (this process)" : "",
         static_cast<double>(end.device - begin_.device) / (1 << 20),
         static_cast<double>(end.host - begin_.host) / (1 << 20), stats.free_blocks,
         stats.total_blocks);
@@ -225,6 +231,7 @@ class Soak {
   std::unique_ptr<Device> device_;
   const std::int32_t every_;
   Memory begin_;
+  bool own_memory_ = false;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Running> running_;

@@ -1,0 +1,206 @@
+"""compute-sanitizer over the GPU's C++ tests, case by case and several at a time; one table.
+
+    python tests/gpu/sanitize.py BUILD [--tools memcheck,racecheck,initcheck] [--jobs 10]
+
+Every `cuda` case of every folder is a process of its own under every tool, with fewer sizes than
+usual (HIGGS_RT_TEST_FEW, tests/cpp/few.h). Fails for any report, failed or skipped case, and for
+one that does not end in time. The exception: reports about kernels of cuBLASLt, which read
+beyond what they need. They are told by the kernel's name (CUBLAS below) and counted in the table;
+racecheck, which would take minutes for them, does not look into them at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+TOOLS = ("racecheck", "initcheck", "memcheck")  # the slowest first
+FOLDERS = ("api", "model", "engine", "ops", "sampler")
+# Parts of the names that kernels of cuBLASLt have; none of ours has one (test_sanitize.py).
+CUBLAS = ("nvjet", "cutlass", "cublas", "xmma")
+PREFIX = "========= "
+FIRST_PORT = 49152
+PORTS = 20  # of one process; it tries 10
+
+
+@dataclass(frozen=True)
+class Task:
+    """One case under one tool."""
+
+    tool: str
+    folder: str
+    case: str
+
+
+@dataclass
+class Outcome:
+    """What came of it."""
+
+    task: Task
+    seconds: float = 0.0
+    faults: list[str] = field(default_factory=list)
+    excluded: int = 0  # reports about cuBLASLt
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run, print the table; 1 when anything is wrong."""
+    options = parse(arguments)
+    tool = shutil.which("compute-sanitizer")
+    if tool is None:
+        raise SystemExit("[sanitize] expected compute-sanitizer (CUDA toolkit), got none in PATH")
+    tasks = [
+        Task(name, folder, case)
+        for name in options.tools
+        for folder in options.folders
+        for case in cases(options.build, folder)
+    ]
+    begin = time.monotonic()
+    slots = iter(range(len(tasks)))
+    with ThreadPoolExecutor(options.jobs) as pool:
+        outcomes = list(pool.map(lambda task: run(options, tool, task, next(slots), begin), tasks))
+    show(outcomes, time.monotonic() - begin)
+    return int(any(one.faults for one in outcomes))
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("build", type=Path)
+    parser.add_argument("--tools", default=",".join(TOOLS))
+    parser.add_argument("--folders", default=",".join(FOLDERS))
+    parser.add_argument("--jobs", type=int, default=10)
+    parser.add_argument("--case-seconds", type=float, default=150)
+    parser.add_argument("--all-seconds", type=float, default=1800, help="later ones do not start")
+    parser.add_argument("--logs", type=Path, help="a folder for the tool's output")
+    options = parser.parse_args(arguments)
+    options.tools, options.folders = options.tools.split(","), options.folders.split(",")
+    if unknown := set(options.tools) - set(TOOLS):
+        parser.error(f"--tools: expected some of {', '.join(TOOLS)}, got {', '.join(unknown)}")
+    return options
+
+
+def cases(build: Path, folder: str) -> list[str]:
+    """The cases of a folder that use the GPU."""
+    binary = build / "tests" / "cpp" / f"test_{folder}"
+    done = subprocess.run([binary, "--list", "cuda"], check=True, capture_output=True, text=True)
+    found = done.stdout.splitlines()
+    if not found:
+        raise SystemExit(f"[{binary}] expected cases with cuda in their names, got none")
+    return found
+
+
+def run(options: argparse.Namespace, tool: str, task: Task, slot: int, begin: float) -> Outcome:
+    """One case."""
+    outcome = Outcome(task)
+    left = options.all_seconds - (time.monotonic() - begin)
+    if left <= 0:
+        outcome.faults.append("not started: no time left")
+        return outcome
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        command = [tool, "--tool", task.tool, "--print-limit", "2000", "--log-file", str(log)]
+        command += ["--port", str(FIRST_PORT + PORTS * (slot % 200))]
+        if task.tool == "racecheck":
+            command += ["--kernel-name-exclude", ",".join(f"kns={name}" for name in CUBLAS)]
+        command += [str(options.build / "tests" / "cpp" / f"test_{task.folder}"), task.case]
+        environment = {**os.environ, "HIGGS_RT_TEST_FEW": "1"}
+        started = time.monotonic()
+        try:
+            done = subprocess.run(
+                command,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=min(left, options.case_seconds),
+            )
+        except subprocess.TimeoutExpired:
+            outcome.faults.append(f"did not end in {min(left, options.case_seconds):.0f} s")
+        else:
+            judge_test(outcome, done)
+            judge_report(outcome, log.read_text(errors="replace") if log.is_file() else "")
+        outcome.seconds = time.monotonic() - started
+        if options.logs:
+            keep(options.logs, task, log)
+    return outcome
+
+
+def judge_test(outcome: Outcome, done: subprocess.CompletedProcess[str]) -> None:
+    """The case itself: passed, and not skipped."""
+    tally = re.search(r"(\d+) passed, (\d+) failed, (\d+) skipped", done.stdout)
+    if tally is None or int(tally[1]) == 0 or int(tally[2]) or int(tally[3]):
+        tail = (done.stdout + done.stderr).strip()[-300:]
+        outcome.faults.append(f"the case: {tally[0] if tally else 'no result'}; {tail}")
+
+
+def judge_report(outcome: Outcome, text: str) -> None:
+    """What the tool wrote: blocks that begin at the left, with indented lines behind."""
+    summary = re.search(r"SUMMARY: (\d+) (?:errors?|hazards?)", text)
+    if summary is None:
+        outcome.faults.append(f"no summary of {outcome.task.tool}: {text.strip()[-200:]}")
+        return
+    block: list[str] = []
+    blocks = [block]
+    for line in text.splitlines():
+        body = line.removeprefix(PREFIX)
+        if body.startswith("    "):
+            block.append(body.strip())
+        elif body.strip() and "SUMMARY" not in body and body.strip() != "COMPUTE-SANITIZER":
+            block = [body.strip()]
+            blocks.append(block)
+    reports = [one for one in blocks[1:] if not one[0].startswith("=========")]
+    for report in reports:
+        if is_cublas(report):
+            outcome.excluded += 1
+        else:
+            outcome.faults.append(" | ".join(report[:4]))
+    if int(summary[1]) > len(reports):
+        outcome.faults.append(f"{summary[0]}, but only {len(reports)} reports were printed")
+
+
+def is_cublas(report: list[str]) -> bool:
+    """Whether the kernel at fault is one of cuBLASLt's; host frames come after it."""
+    kernel = next((line for line in report if line.startswith("at ")), "")
+    return any(name in kernel for name in CUBLAS) and "higgs_rt" not in kernel
+
+
+def keep(folder: Path, task: Task, log: Path) -> None:
+    """The tool's output beside those of the others."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = re.sub(r"\W+", "_", f"{task.tool}_{task.folder}_{task.case}")[:100]
+    if log.is_file():
+        shutil.copy(log, folder / f"{name}.txt")
+
+
+def show(outcomes: list[Outcome], seconds: float) -> None:
+    """Every fault, then a line for each tool and folder."""
+    for one in outcomes:
+        for fault in one.faults[:5]:
+            print(f"FAIL {one.task.tool} {one.task.folder} «{one.task.case}»: {fault}")
+        if len(one.faults) > 5:
+            print(f"     and {len(one.faults) - 5} more")
+    print(f"\n{'tool':10} {'folder':8} {'cases':>5} {'clean':>5} {'cuBLASLt':>8} {'longest':>8}")
+    groups: dict[tuple[str, str], list[Outcome]] = {}
+    for one in outcomes:
+        groups.setdefault((one.task.tool, one.task.folder), []).append(one)
+    for (tool, folder), group in groups.items():
+        clean = sum(not one.faults for one in group)
+        slow = max(group, key=lambda one: one.seconds)
+        print(
+            f"{tool:10} {folder:8} {len(group):5} {clean:5} {sum(o.excluded for o in group):8} "
+            f"{slow.seconds:6.1f} s  {slow.task.case[:60]}"
+        )
+    wrong = sum(bool(one.faults) for one in outcomes)
+    print(f"{len(outcomes)} runs in {seconds:.0f} s, {wrong} with faults")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
