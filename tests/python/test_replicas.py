@@ -151,6 +151,30 @@ def test_a_full_fleet_still_tells_its_state() -> None:
     assert [one.state for one in fleet.replicas] == ["failed", "failed"]
 
 
+def test_a_lone_replica_that_breaks_is_not_called_full() -> None:
+    fleet = Fleet(["cpu"], [], places=2, max_batch=1)
+    replica = fleet.replicas[0]
+    replica.state = "ready"
+    with socket.socket(socket.AF_UNIX) as silent:  # it listens, and hangs up without an answer
+        silent.bind(str(replica.path))
+        silent.listen()
+
+        def hang_up() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    silent.accept()[0].close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        client = TestClient(create_front(fleet, ServerSettings()), base_url="http://front")
+        answer = client.post("/v1/audio/speech", json=BODY)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "replica_failed")
+        assert answer.headers["retry-after"] == "1"
+        assert (replica.state, replica.in_flight) == ("ready", 0)  # its watch decides
+        text = client.get("/metrics").text
+        assert 'higgs_front_refused_total{reason="replica_failed"} 1.0' in text
+        silent.shutdown(socket.SHUT_RDWR)
+
+
 def test_a_server_that_only_fails_says_so(random_model: Path) -> None:
     with Runtime.load(random_model, threads=1) as runtime:
         app = create_app(runtime, ServerSettings())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
@@ -36,6 +36,30 @@ class FleetNumbers(Collector):
             running.add_metric(names, float(one.in_flight))
             restarts.add_metric(names, float(one.restarts))
         return iter((up, running, restarts))
+
+
+class FrontMetrics:
+    """What the front itself counts; the rest comes from the replicas."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        own = self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "higgs_front_requests",
+            "Requests by route and status.",
+            ["route", "status"],
+            registry=own,
+        )
+        self.refused = Counter(
+            "higgs_front_refused", "Requests refused, by reason.", ["reason"], registry=own
+        )
+        self.moved = Counter(
+            "higgs_front_moved", "Requests passed to another replica when one broke.", registry=own
+        )
+        own.register(FleetNumbers(fleet))
+
+    def text(self) -> bytes:
+        """The exposition format."""
+        return generate_latest(self.registry)
 
 
 class _Fixed(Collector):

@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from websockets.asyncio.client import ClientConnection, unix_connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from higgs_rt.server.fleet_metrics import FleetNumbers, merged
-from higgs_rt.server.limits import Door, known_keys
+from higgs_rt.server.dispatch import Dispatch, counted
+from higgs_rt.server.fleet_metrics import FrontMetrics, merged
+from higgs_rt.server.front_socket import SOCKET, FrontSocket
+from higgs_rt.server.limits import Door
 from higgs_rt.server.page import POLICY, page
-from higgs_rt.server.problems import Problem, body_of, problem_of, response_of
+from higgs_rt.server.problems import Problem, problem_of, response_of
 from higgs_rt.server.relay import Exchange, ReplicaError, UnreachableError, fetch
 from higgs_rt.server.replicas import Fleet, Replica
 from higgs_rt.server.routing import Hint, hint_of
-from higgs_rt.server.service import Kept
 from higgs_rt.server.settings import ServerSettings
 from higgs_rt.server.tasks import end_tasks
 
 _SPOKEN = ("/v1/audio/speech", "/v1/chat/completions")
-_SOCKET = "/v1/audio/speech/stream"
 _VOICES = "/v1/audio/voices"
-_EXACT = (*_SPOKEN, _SOCKET, "/healthz", "/readyz", "/metrics", "/openapi.json", "/")
+_EXACT = (*_SPOKEN, SOCKET, "/healthz", "/readyz", "/metrics", "/openapi.json", "/")
 _BEGINNINGS = (_VOICES, "/v1/models", "/v1/requests")
 _TRIES = 2  # replicas that a request is passed to when the first one breaks
 
@@ -48,30 +43,6 @@ def create_front(fleet: Fleet, settings: ServerSettings) -> ASGIApp:
             expose_headers=["X-Request-Id", "X-Higgs-Seed", "X-Higgs-Finish", "X-Sample-Rate"],
         )
     return _Problems(Door(app, settings=settings, metrics=metrics))
-
-
-class FrontMetrics:
-    """What the front itself counts; the rest comes from the replicas."""
-
-    def __init__(self, fleet: Fleet) -> None:
-        own = self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "higgs_front_requests",
-            "Requests by route and status.",
-            ["route", "status"],
-            registry=own,
-        )
-        self.refused = Counter(
-            "higgs_front_refused", "Requests refused, by reason.", ["reason"], registry=own
-        )
-        self.moved = Counter(
-            "higgs_front_moved", "Requests passed to another replica when one broke.", registry=own
-        )
-        own.register(FleetNumbers(fleet))
-
-    def text(self) -> bytes:
-        """The exposition format."""
-        return generate_latest(self.registry)
 
 
 class _Problems:
@@ -101,9 +72,9 @@ class _Front:
         self._fleet = fleet
         self._settings = settings
         self._metrics = metrics
-        self._knows = known_keys(settings)
+        self._dispatch = Dispatch(fleet, metrics)
+        self._socket = FrontSocket(self._dispatch, settings)
         self._page = page() if settings.playground else None
-        self._answered: Kept[int] = Kept(4000)  # replicas by request id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -112,7 +83,7 @@ class _Front:
         beginning = next((one for one in _BEGINNINGS if path.startswith(one)), "other")
         scope["route"] = SimpleNamespace(path=path if path in _EXACT else beginning)
         if scope["type"] == "websocket":
-            return await self._socket(scope, receive, send)
+            return await self._socket.serve(scope, receive, send)
         try:
             response = await self._own(scope["path"]) if scope["method"] == "GET" else None
             if response is not None:
@@ -139,7 +110,7 @@ class _Front:
             return HTMLResponse(self._page, headers={"Content-Security-Policy": POLICY})
         if path in ("/healthz", "/readyz"):
             if path == "/readyz":
-                self._check_ready()
+                self._dispatch.check_ready()
             body = {"status": "ok", "model": self._settings.model_name}
             return JSONResponse(
                 {**body, "replicas": [one.summary() for one in self._fleet.replicas]}
@@ -147,13 +118,6 @@ class _Front:
         if path == "/metrics":
             return Response(await self._all_metrics(), media_type="text/plain; version=0.0.4")
         return None
-
-    def _check_ready(self) -> None:
-        if not self._fleet.ready:
-            states = ", ".join(f"{one.index} {one.state}" for one in self._fleet.replicas)
-            raise Problem(503, f"no replica is ready: {states}", "not_ready", retry_after=2)
-        if self._fleet.full:
-            raise Problem(503, "all places are taken", "queue_full", retry_after=1)
 
     async def _all_metrics(self) -> bytes:
         async def of(replica: Replica) -> tuple[int, str]:
@@ -177,9 +141,9 @@ class _Front:
         repeatable = method == "GET" or path in _SPOKEN
         tried: list[int] = []
         while True:
-            replica = self._choose(hint, tried, speaks=path in _SPOKEN)
+            replica = self._dispatch.choose(hint, tried, speaks=path in _SPOKEN)
             try:
-                with _counted(replica) if path in _SPOKEN else contextlib.nullcontext():
+                with counted(replica) if path in _SPOKEN else contextlib.nullcontext():
                     return await self._exchange(replica, scope, receive, send, body)
             except _BrokenEarlyError as error:
                 if error.unreachable:  # what else it may be, its watch finds out
@@ -195,22 +159,11 @@ class _Front:
             # A recording in the body takes a while to read.
             return await asyncio.to_thread(hint_of, body) if len(body) > 1 << 17 else hint_of(body)
         if path.startswith("/v1/requests/"):
-            return Hint(replica=self._answered.get(path.removeprefix("/v1/requests/")))
+            return Hint(replica=self._dispatch.answered.get(path.removeprefix("/v1/requests/")))
         if path.startswith(_VOICES) and method != "GET" and self._fleet.ready:
             # All changes in one process: two of a name meet there.
             return Hint(replica=self._fleet.ready[0].index)
         return Hint()
-
-    def _choose(self, hint: Hint, tried: list[int], *, speaks: bool = True) -> Replica:
-        """speaks: it needs one of the replica's places."""
-        replica = self._fleet.choose(hint, tried, self._fleet.places if speaks else None)
-        if replica is None:
-            problem = "not_ready" if not self._fleet.ready else "queue_full"
-            self._metrics.refused.labels(problem).inc()
-            if problem == "not_ready":
-                self._check_ready()
-            raise Problem(503, "all places are taken", "queue_full", retry_after=1)
-        return replica
 
     async def _exchange(
         self, replica: Replica, scope: Scope, receive: Receive, send: Send, body: bytes
@@ -229,7 +182,7 @@ class _Front:
             except ReplicaError as error:
                 raise _BrokenEarlyError(error) from None
             if scope["path"] in _SPOKEN:
-                self._answered.put(request_id, replica.index)
+                self._dispatch.answered.put(request_id, replica.index)
             start = {"type": "http.response.start", "status": exchange.status}
             await self._sent(send, {**start, "headers": exchange.headers})
             async for part in exchange.body():
@@ -250,80 +203,6 @@ class _Front:
     async def _sent(self, send: Send, message: dict[str, Any]) -> None:
         await asyncio.wait_for(send(message), self._settings.send_timeout)
 
-    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The first message chooses the replica."""
-        await receive()  # websocket.connect
-        if scope["path"] != _SOCKET:
-            return await send({"type": "websocket.close", "code": 1000})
-        await send({"type": "websocket.accept"})
-        try:
-            first = await asyncio.wait_for(receive(), self._settings.socket_idle_timeout)
-            if first["type"] == "websocket.disconnect":
-                return
-            start = (first.get("text") or "").encode()
-            self._check_key(scope, start)
-            replica = self._choose(hint_of(start), [])
-            with _counted(replica):
-                await self._pump(replica, scope, first, receive, send)
-        except asyncio.TimeoutError:
-            pass
-        except Exception as error:
-            message = json.dumps({"type": "error", **body_of(problem_of(error))})
-            with contextlib.suppress(Exception):
-                await send({"type": "websocket.send", "text": message})
-        with contextlib.suppress(Exception):
-            await send({"type": "websocket.close", "code": 1000})
-
-    def _check_key(self, scope: Scope, start: bytes) -> None:
-        sent = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
-        key = sent.removeprefix("Bearer ").strip()
-        if not key:
-            with contextlib.suppress(ValueError, RecursionError):
-                fields = json.loads(start)
-                key = fields.get("api_key") if isinstance(fields, dict) else ""
-        if not self._knows(key if isinstance(key, str) else ""):
-            raise Problem(401, "expected a valid API key", "invalid_api_key")
-
-    async def _pump(
-        self, replica: Replica, scope: Scope, first: Message, receive: Receive, send: Send
-    ) -> None:
-        headers = {"X-Request-Id": scope["state"]["request_id"]}
-        self._answered.put(scope["state"]["request_id"], replica.index)
-        try:
-            connection = await unix_connect(
-                str(replica.path),
-                f"ws://replica{_SOCKET}",
-                additional_headers=headers,
-                compression=None,
-                max_size=None,
-                ping_interval=None,  # a listener that pauses must not cost the replica's answer
-            )
-        except (OSError, InvalidHandshake) as error:
-            replica.fail(str(error))
-            raise Problem(503, "the replica failed", "replica_failed", retry_after=1) from None
-        async with connection:
-            up = asyncio.create_task(_upwards(connection, first, receive))
-            down = asyncio.create_task(self._downwards(connection, send))
-            await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
-            results = await end_tasks(up, down)
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
-
-    async def _downwards(self, connection: ClientConnection, send: Send) -> None:
-        with contextlib.suppress(ConnectionClosed):
-            async for data in connection:
-                kind = "text" if isinstance(data, str) else "bytes"
-                await self._sent(send, {"type": "websocket.send", kind: data})
-
-
-async def _upwards(connection: ClientConnection, message: Message, receive: Receive) -> None:
-    with contextlib.suppress(ConnectionClosed):
-        while message["type"] == "websocket.receive":
-            text, data = message.get("text"), message.get("bytes")
-            await connection.send((data or b"") if text is None else text)
-            message = await receive()
-
 
 class _BrokenEarlyError(ReplicaError):
     """No answer has begun: another replica may be asked."""
@@ -331,15 +210,6 @@ class _BrokenEarlyError(ReplicaError):
     def __init__(self, error: ReplicaError) -> None:
         super().__init__(str(error))
         self.unreachable = isinstance(error, UnreachableError)
-
-
-@contextlib.contextmanager
-def _counted(replica: Replica) -> Iterator[None]:
-    replica.in_flight += 1
-    try:
-        yield
-    finally:
-        replica.in_flight -= 1
 
 
 async def _body_of(receive: Receive) -> bytes:
