@@ -97,7 +97,7 @@ class LinearBench {
         wide  ? TensorView{wide_.view().data, DType::kBF16, {rows, kOutputs[product]}}
         : add ? hidden_.view().first(rows)
               : logits_.view().first(rows);
-    cublas_.product(wide ? normed_.view().first(rows) : x, weight, out, add, RowKind::kDecode);
+    cublas_.product(wide ? normed_.view().first(rows) : x, weight, out, add);
   }
 
   // Median microseconds of `body`, run as a graph.

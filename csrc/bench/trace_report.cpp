@@ -42,6 +42,10 @@ struct Sum {
   }
 };
 
+bool is_launch(const TraceRecord& one) {
+  return one.kind == Kind::kCall && one.name == "cudaGraphLaunch";
+}
+
 bool is_wait(std::string_view call) {
   return call.find("Synchronize") != std::string_view::npos || call == "cudaMemcpy" ||
          call == "cudaMemset" || call == "cudaMalloc" || call == "cudaFree";
@@ -71,7 +75,7 @@ std::string readable(std::string_view mangled) {
 std::uint32_t step_thread(const TraceWindow& window) {
   std::map<std::uint32_t, int> launches;
   for (const TraceRecord& one : window.records) {
-    if (one.kind == Kind::kCall && one.name == "cudaGraphLaunch") ++launches[one.place];
+    if (is_launch(one) && window.has(one)) ++launches[one.place];
   }
   check(!launches.empty(), "--trace", "expected cudaGraphLaunch in the trace, got ",
         window.records.size(), " records without one");
@@ -87,6 +91,7 @@ std::vector<Span> busy_spans(const TraceWindow& window) {
     if (one.kind == Kind::kCall) continue;
     const std::uint64_t begin = std::max(one.begin, window.begin);
     const std::uint64_t end = std::min(one.end, window.end);
+    if (begin >= end) continue;
     if (spans.empty() || begin > spans.back().end) {
       spans.push_back({begin, end});
     } else {
@@ -107,7 +112,7 @@ std::vector<Launch> launched_graphs(const TraceWindow& window, std::uint32_t thr
   }
   std::vector<Launch> found;
   for (const TraceRecord& one : window.records) {
-    if (one.kind != Kind::kCall || one.place != thread || one.name != "cudaGraphLaunch") continue;
+    if (!is_launch(one) || one.place != thread) continue;
     const auto span = spans.find(one.correlation);
     if (span != spans.end()) found.push_back({&one, span->second});
   }
@@ -131,7 +136,7 @@ void find_waits(const TraceWindow& window, const std::vector<Launch>& graphs, Tr
     if (call.kind != Kind::kCall || call.place != found.step_thread || !is_wait(call.name)) {
       continue;
     }
-    if (call.begin < window.begin || call.end > window.end) continue;
+    if (!window.has(call)) continue;
     ++found.waits;
     found.waits_ahead += std::any_of(graphs.begin(), graphs.end(), [&](const Launch& graph) {
       return graph.call->end <= call.begin && graph.gpu.end > call.end;
@@ -142,7 +147,7 @@ void find_waits(const TraceWindow& window, const std::vector<Launch>& graphs, Tr
 void print_calls(const TraceWindow& window, std::uint32_t thread) {
   std::map<std::pair<bool, std::string_view>, Sum> calls;
   for (const TraceRecord& one : window.records) {
-    if (one.kind == Kind::kCall) calls[{one.place != thread, one.name}].add(one);
+    if (one.kind == Kind::kCall && window.has(one)) calls[{one.place != thread, one.name}].add(one);
   }
   const auto steps = static_cast<double>(window.steps);
   for (const bool other : {false, true}) {
@@ -162,7 +167,7 @@ void print_kernels(const TraceWindow& window) {
   std::map<std::string_view, std::string> read;
   double all = 0;
   for (const TraceRecord& one : window.records) {
-    if (one.kind == Kind::kCall) continue;
+    if (one.kind == Kind::kCall || !window.has(one)) continue;
     auto [name, fresh] = read.try_emplace(one.name);
     if (fresh) name->second = readable(one.name);
     kernels[name->second].add(one);
@@ -189,10 +194,11 @@ TraceSummary summarise(const TraceWindow& window) {
   find_busy(window, found);
   const std::vector<Launch> graphs = launched_graphs(window, found.step_thread);
   for (std::size_t i = 1; i < graphs.size(); ++i) {
+    if (!window.has(*graphs[i].call)) continue;
     const auto before = static_cast<double>(graphs[i - 1].gpu.end);
     found.gaps.push_back(kMicro * (static_cast<double>(graphs[i].gpu.begin) - before));
   }
-  found.launches = static_cast<double>(graphs.size()) / static_cast<double>(window.steps);
+  found.launches = static_cast<double>(found.gaps.size()) / static_cast<double>(window.steps);
   find_waits(window, graphs, found);
   return found;
 }

@@ -14,9 +14,12 @@ struct TraceWindow {
   std::uint64_t begin = 0, end = 0;  // of gpu_trace_now()
   std::int64_t steps = 0;            // by the runtime's counters, in the window
   std::int64_t graph_steps = 0;
-  double device_seconds = 0;         // likewise: a pair of timing events around every step
-  std::vector<TraceRecord> records;  // in order of their begin
+  double device_seconds = 0;  // likewise: a pair of timing events around every step
+  // In order of their begin; those of some milliseconds around the window too, so that a graph's
+  // launch and work are both there. What is counted begins in the window.
+  std::vector<TraceRecord> records;
 
+  bool has(const TraceRecord& one) const { return one.begin >= begin && one.begin < end; }
   double seconds() const { return 1e-9 * static_cast<double>(end - begin); }
 };
 
