@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from higgs_rt.cli.app import app
 from higgs_rt.errors import HiggsError
-from higgs_rt.prompt import TextTokenizer
+from higgs_rt.prompt import Convention, Reference, TextTokenizer
+from higgs_rt.prompt.layouts import speech_messages
 from higgs_rt.training.lora.config import TrainingConfigError, parse_config, template
 from higgs_rt.training.lora.converters import rows_of
 from higgs_rt.training.lora.data import load_folders, plan_epoch, split
@@ -147,6 +148,49 @@ def test_a_reference_comes_before_the_sample(tmp_path: Path) -> None:
     assert first.audio()[0].audio_url == second.audio()[1].audio_url
     assert [m.role for m in alone.messages] == ["system", "user", "assistant"]
     assert (first.speaker, alone.speaker) == ("anna", "bob")
+
+
+@pytest.mark.parametrize("convention", ["original", "transformers"])
+@pytest.mark.parametrize("scene", [None, "A quiet room."])
+@pytest.mark.parametrize("reference", [False, True])
+def test_samples_are_the_prompts_of_the_runtime(
+    tmp_path: Path, convention: Convention, scene: str | None, reference: bool
+) -> None:
+    """Prepared and trained messages are those of a request, in both conventions."""
+    for name in ("a", "b"):
+        record(tmp_path / f"{name}.wav")
+        (tmp_path / f"{name}.txt").write_text(f"Words {name}.")
+    found = rows("folder", tmp_path, scene=scene, reference=reference, convention=convention)
+    codes = np.zeros((8, 3), np.int32)
+    for sample, name, other in zip(found, ("a", "b"), ("b", "a"), strict=True):
+        speakers = [Reference(codes, f"Words {other}.")] if reference else []
+        expected = speech_messages(
+            f"Words {name}.", speakers=speakers, scene=scene, convention=convention
+        )
+        given = [
+            (one.role, tuple(p for p in one.parts if isinstance(p, str)))
+            for one in sample.messages[: sample.start_index + 1]
+        ]
+        assert given == [
+            (one.role, tuple(p for p in one.parts if isinstance(p, str))) for one in expected
+        ]
+
+
+def test_samples_of_the_other_convention_are_refused(tmp_path: Path, random_model: Path) -> None:
+    for name in ("a", "b"):
+        record(tmp_path / f"{name}.wav")
+        (tmp_path / f"{name}.txt").write_text(f"Words {name}.")
+    samples = rows("folder", tmp_path, reference=True)
+    out = tmp_path / "out"
+    prepare(samples, out, random_model / "codec", PrepareOptions(), progress=False)
+    with pytest.raises(HiggsError, match=r"expected a system message first.*prepare --convention"):
+        load_folders(
+            [out],
+            TextTokenizer.load(random_model),
+            StreamIds(8, 34, 32, 33),
+            convention="transformers",
+            max_length=2048,
+        )
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,9 @@ def prepare_data(
     reference: Annotated[
         bool, typer.Option("--reference", help="A clip of the speaker before each sample.")
     ] = False,
+    convention: Annotated[
+        str, typer.Option("--convention", help="Prompt format: original or transformers.")
+    ] = "original",
     speaker: Annotated[
         str | None, typer.Option("--speaker", help="Name, if none is given.")
     ] = None,
@@ -44,13 +47,24 @@ def prepare_data(
     """Check samples, encode their recordings once, and write what `train lora` reads."""
     _need_torch()
     from dataclasses import replace
+    from typing import cast
 
     from higgs_rt.checkpoint.files import resolve_model
+    from higgs_rt.prompt import Convention, check_convention
     from higgs_rt.training.lora.converters import rows_of
     from higgs_rt.training.lora.prepare import PrepareOptions, parse_all, prepare
 
+    check_convention(convention)
     files = resolve_model(model, codec)
-    samples = parse_all(rows_of(format_name, source, scene=scene, reference=reference))
+    samples = parse_all(
+        rows_of(
+            format_name,
+            source,
+            scene=scene,
+            reference=reference,
+            convention=cast("Convention", convention),
+        )
+    )
     if speaker is not None:
         samples = [replace(one, speaker=one.speaker or speaker) for one in samples]
     options = PrepareOptions(

@@ -3,7 +3,8 @@
 All of them give plain text-to-speech samples: a system message with the instruction (and the scene,
 if one is given), the transcript as the user's message, the recording as the answer. With
 `reference` a speaker's recording stands before it, as in a cloning request: another clip of the
-same speaker, drawn from a fixed seed.
+same speaker, drawn from a fixed seed. Where the instruction and the scene stand follows the
+`convention`, as in the runtime's own prompts (`higgs_rt.prompt.layouts`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from higgs_rt.prompt.layouts import INSTRUCTION
+from higgs_rt.prompt.layouts import INSTRUCTION, Convention, check_convention
 from higgs_rt.prompt.tokenizer import SCENE_END, SCENE_START
 from higgs_rt.training.lora.samples import SampleError, read_rows
 
@@ -36,14 +37,21 @@ Row = tuple[str, Any]
 
 
 def rows_of(
-    kind: str, source: Path, *, scene: str | None = None, reference: bool = False
+    kind: str,
+    source: Path,
+    *,
+    scene: str | None = None,
+    reference: bool = False,
+    convention: Convention = "original",
 ) -> Iterator[Row]:
     """(place, ChatML row) of a source of the named kind; SampleError for an unknown one.
 
     Kinds: chatml (JSON, JSONL), folder (recordings with .txt of the same name; a folder inside is a
     speaker), ljspeech (metadata.csv, wavs/), common-voice (a .tsv beside clips/), ms-swift (JSON or
-    JSONL with messages and audios).
+    JSONL with messages and audios). scene, reference and convention are for the other three: the
+    messages of chatml and ms-swift stay as they are.
     """
+    check_convention(convention)
     if kind == "chatml":
         yield from _with_paths(source)
         return
@@ -58,25 +66,31 @@ def rows_of(
     if kind not in readers:
         known = ", ".join(["chatml", "ms-swift", *readers])
         raise SampleError(f"[format] expected one of {known}, got {kind!r}")
-    yield from _samples(list(readers[kind](source)), scene, reference)
+    yield from _samples(list(readers[kind](source)), scene, reference, convention)
 
 
-def _samples(utterances: list[Utterance], scene: str | None, reference: bool) -> Iterator[Row]:
-    block = f"\n\n{SCENE_START}\n{scene}\n{SCENE_END}" if scene else ""
-    system = {"role": "system", "content": INSTRUCTION + block}
+def _system(scene: str | None, convention: Convention) -> list[dict[str, Any]]:
+    """What stands first: one message, or a scene message of its own behind the instruction."""
+    if convention == "original":
+        block = f"\n\n{SCENE_START}\n{scene}\n{SCENE_END}" if scene else ""
+        return [{"role": "system", "content": INSTRUCTION + block}]
+    messages = [{"role": "system", "content": INSTRUCTION}]
+    return [*messages, {"role": "scene", "content": scene}] if scene else messages
+
+
+def _samples(
+    utterances: list[Utterance], scene: str | None, reference: bool, convention: Convention
+) -> Iterator[Row]:
     by_speaker: dict[str, list[Utterance]] = {}
     for one in utterances:
         by_speaker.setdefault(one.speaker, []).append(one)
     chooser = random.Random(0)
     for one in utterances:
-        messages: list[dict[str, Any]] = []
         others = [other for other in by_speaker[one.speaker] if other is not one]
-        if reference and others:
-            messages += _pair(chooser.choice(others))
-            if scene:
-                messages.insert(0, system)
-        else:
-            messages.append(system)
+        referred = _pair(chooser.choice(others)) if reference and others else []
+        # The original has no system message before a reference, unless there is a scene.
+        bare = referred and not scene and convention == "original"
+        messages = [*([] if bare else _system(scene, convention)), *referred]
         start = len(messages)
         messages += _pair(one)
         row: dict[str, Any] = {"messages": messages, "start_index": start}

@@ -55,6 +55,12 @@ def load_folders(
                 "got none"
             )
         for sample in read_samples(folder / SAMPLES):
+            first = sample.messages[0].role
+            if convention == "transformers" and first != "system":
+                raise HiggsError(
+                    f"[{sample.place}] expected a system message first in the transformers "
+                    f"convention, got {first}; prepare --convention transformers writes one"
+                )
             messages = [message_of(one, folder, sample) for one in sample.messages]
             example = make_example(
                 messages,
