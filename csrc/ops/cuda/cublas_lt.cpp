@@ -1,6 +1,7 @@
 #include "ops/cuda/cublas_lt.h"
 
-#include <array>
+#include <algorithm>
+#include <iterator>
 
 #include "core/check.h"
 
@@ -17,46 +18,27 @@ struct CublasRank {
   std::int64_t outputs, inputs, rows;
   int rank;
 };
-struct PromptRank {
-  std::int64_t outputs, inputs;
-  DType out;
-  bool adds;
-  std::int64_t rows;
-  int rank;
-};
 
 #include "ops/cuda/cublas_ranks.inc"
 
-// Proposals are in another order in another version.
-bool is_measured_version() { return kRanksVersion == cublasLtGetVersion(); }
+// The sizes of decode graphs up to 256, then steps of an eighth to a half.
+constexpr std::int64_t kBounds[] = {8,   16,  24,  32,   40,   48,   56,   64,   80,  96,
+                                    112, 128, 160, 192,  224,  256,  320,  384,  448, 512,
+                                    640, 768, 896, 1024, 1280, 1536, 2112, 3072, 4224};
 
-int measured_rank(const CublasLt::Key& key) {
-  if (!is_measured_version()) return 0;
-  const auto [rows, outputs, inputs, dtype, adds] = key;
-  for (const CublasRank& entry : kRanks) {
-    if (entry.outputs == outputs && entry.inputs == inputs && rows <= entry.rows) return entry.rank;
-  }
-  return 0;
+std::int64_t bound_of(std::int64_t rows) {
+  const auto found = std::ranges::lower_bound(kBounds, rows);
+  return found != std::end(kBounds) ? *found : kBounds[std::size(kBounds) - 1];
 }
 
-// What a product of prompt rows without an entry takes: proposals for this many rows.
-constexpr std::int64_t kPromptRows = 1024;
-
-// The entry for a product of prompt rows: the one for as many rows or the next more, or else for
-// the most; null: there is none.
-const PromptRank* measured_prompt_rank(const CublasLt::Key& key) {
-  const PromptRank* found = nullptr;
-  if (!is_measured_version()) return found;
+// Proposals are in another order in another version.
+int measured_rank(const CublasLt::Key& key) {
+  if (kRanksVersion != cublasLtGetVersion()) return 0;
   const auto [rows, outputs, inputs, dtype, adds] = key;
-  for (const PromptRank& entry : kPromptRanks) {
-    if (entry.outputs != outputs || entry.inputs != inputs || entry.out != dtype ||
-        entry.adds != adds) {
-      continue;
-    }
-    found = &entry;
-    if (rows <= entry.rows) break;
+  for (const CublasRank& entry : kRanks) {
+    if (entry.outputs == outputs && entry.inputs == inputs && rows == entry.rows) return entry.rank;
   }
-  return found;
+  return 0;
 }
 
 void check_cublas(cublasStatus_t status, const char* call) {
@@ -95,31 +77,35 @@ struct CublasLt::Plan {
     out = layout_of(dtype, outputs, rows);
   }
 
-  // The proposal of this rank; with `one_pass` the first from there on whose blocks go through all
-  // inputs. False: there is none.
-  bool choose(cublasLtHandle_t handle, int rank, bool one_pass = false) {
-    check_internal(rank >= 0 && rank < kMostRanks, "linear", "cublasLt: expected a rank in 0..",
-                   kMostRanks - 1, ", got ", rank);
+  // The proposal of this rank, or with `or_later` the first one from there on, if it is in one
+  // pass; false: there is none.
+  bool choose(cublasLtHandle_t handle, int rank, bool or_later) {
     cublasLtMatmulHeuristicResult_t found[kMostRanks] = {};
-    const int count = propose(handle, one_pass ? kMostRanks : rank + 1, found);
-    for (; rank < count; ++rank) {
-      if (one_pass && splits_inputs(found[rank].algo)) continue;
-      algorithm = found[rank].algo;
-      return true;
-    }
-    return false;
+    const int count = propose(handle, found);
+    while (or_later && rank < count && !is_one_pass(found[rank].algo)) ++rank;
+    if (rank >= count || !is_one_pass(found[rank].algo)) return false;
+    algorithm = found[rank].algo;
+    return true;
   }
 
  private:
-  static bool splits_inputs(const cublasLtMatmulAlgo_t& algorithm) {
+  // Whether one block goes through all inputs of an output.
+  static bool is_one_pass(const cublasLtMatmulAlgo_t& algorithm) {
     std::int32_t splits = 0;
     check_cublas(cublasLtMatmulAlgoConfigGetAttribute(&algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM,
                                                       &splits, sizeof(splits), nullptr),
                  "cublasLtMatmulAlgoConfigGetAttribute");
-    return splits > 1 || splits < 0;
+    return splits == 0 || splits == 1;
   }
 
-  int propose(cublasLtHandle_t handle, int most, cublasLtMatmulHeuristicResult_t* found) {
+  // Best first; those that split the inputs only where there are no others.
+  int propose(cublasLtHandle_t handle, cublasLtMatmulHeuristicResult_t* found) {
+    const int count = propose(handle, CUBLASLT_REDUCTION_SCHEME_NONE, found);
+    return count > 0 ? count : propose(handle, CUBLASLT_REDUCTION_SCHEME_MASK, found);
+  }
+
+  int propose(cublasLtHandle_t handle, std::uint32_t reductions,
+              cublasLtMatmulHeuristicResult_t* found) {
     cublasLtMatmulPreference_t preference = nullptr;
     check_cublas(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
     const auto set = [&](cublasLtMatmulPreferenceAttributes_t name, const auto& value) {
@@ -127,14 +113,16 @@ struct CublasLt::Plan {
                    "cublasLtMatmulPreferenceSetAttribute");
     };
     set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspaceBytes);
+    set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, reductions);
     set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, kAlignment);
     set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, kAlignment);
     set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, kAlignment);
     set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, kAlignment);
     int count = 0;
     const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
-        handle, &operation, &weight, &x, &out, &out, preference, most, found, &count);
+        handle, &operation, &weight, &x, &out, &out, preference, kMostRanks, found, &count);
     cublasLtMatmulPreferenceDestroy(preference);
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED) return 0;
     check_cublas(status, "cublasLtMatmulAlgoGetHeuristic");
     return count;
   }
@@ -147,41 +135,30 @@ CublasLt::CublasLt(CudaDevice& device)
 
 CublasLt::~CublasLt() { cublasLtDestroy(handle_); }
 
-CublasLt::Plan& CublasLt::decode_plan(const Key& key) {
-  const auto found = decode_plans_.find(key);
-  if (found != decode_plans_.end()) return *found->second;
-  const int rank = measured_rank(key);
-  if (rank == 0 || !force_rank(rank, key)) {
-    check_internal(force_rank(0, key), "linear", "cublasLt: expected an algorithm, got none");
-  }
-  return *decode_plans_.at(key);
-}
+std::span<const std::int64_t> CublasLt::bounds() { return kBounds; }
 
-bool CublasLt::force_rank(int rank, const Key& key) {
-  auto plan = std::make_unique<Plan>(key);
-  if (!plan->choose(handle_, rank)) return false;
-  decode_plans_[key] = std::move(plan);
-  return true;
-}
-
-CublasLt::Plan& CublasLt::prompt_plan(const Key& key) {
-  const PromptRank* measured = measured_prompt_rank(key);
-  Key most = key;
-  std::get<0>(most) = measured != nullptr ? measured->rows : kPromptRows;
-  std::unique_ptr<Plan>& plan = prompt_plans_[most];
+CublasLt::Plan& CublasLt::plan_for(const Key& key) {
+  std::unique_ptr<Plan>& plan = plans_[key];
   if (plan != nullptr) return *plan;
-  auto chosen = std::make_unique<Plan>(most);
-  const bool found = measured != nullptr ? chosen->choose(handle_, measured->rank)
-                                         : chosen->choose(handle_, 0, /*one_pass=*/true);
-  check_internal(found, "linear", "cublasLt: expected an algorithm for prompt rows, got none");
+  auto chosen = std::make_unique<Plan>(key);
+  check_internal(
+      chosen->choose(handle_, measured_rank(key), false) || chosen->choose(handle_, 0, true),
+      "linear", "cublasLt: expected an algorithm in one pass over the inputs, got none");
   plan = std::move(chosen);
   return *plan;
 }
 
+bool CublasLt::force_rank(int rank, const Key& key) {
+  check_internal(rank >= 0, "linear", "cublasLt: expected a rank from 0, got ", rank);
+  auto plan = std::make_unique<Plan>(key);
+  if (!plan->choose(handle_, rank, false)) return false;
+  plans_[key] = std::move(plan);
+  return true;
+}
+
 void CublasLt::product(const TensorView& x, const TensorView& weight, const TensorView& out,
-                       bool accumulate, RowKind kind) {
-  const Key key = {x.dim(0), weight.dim(0), weight.dim(1), out.dtype, accumulate};
-  Plan& plan = kind == RowKind::kDecode ? decode_plan(key) : prompt_plan(key);
+                       bool accumulate) {
+  Plan& plan = plan_for({bound_of(x.dim(0)), weight.dim(0), weight.dim(1), out.dtype, accumulate});
   auto x_layout = layout_of(DType::kBF16, weight.dim(1), x.dim(0));
   auto out_layout = layout_of(out.dtype, weight.dim(0), x.dim(0));
   const float one = 1.0f, beta = accumulate ? 1.0f : 0.0f;

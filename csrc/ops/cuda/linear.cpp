@@ -38,7 +38,7 @@ void CudaOps::linear(const TensorView& x, const TensorView& weight, const Tensor
   const LinearPath path =
       x.dtype == DType::kBF16 ? linear_->choose(rows, weight, 0, kind) : LinearPath::kPlain;
   if (path == LinearPath::kCublasLt) {
-    linear_->cublas().product(x, weight, out, accumulate, kind);
+    linear_->cublas().product(x, weight, out, accumulate);
   } else if (path == LinearPath::kPlain) {
     check_cuda(launch_plain_linear({x.data, x.dtype, weight.data, weight.dtype, out.data, out.dtype,
                                     accumulate, rows, outputs, inputs},

@@ -50,12 +50,11 @@ TensorView LinearPaths::joined(std::int64_t rows, std::int64_t width) {
   return {joined_.back().view().data, DType::kBF16, {rows, width}};
 }
 
-cudaError_t LinearPaths::joined_qkv(const TensorView& y, const TensorView& weight, QkvOutput out,
-                                    RowKind kind) {
+cudaError_t LinearPaths::joined_qkv(const TensorView& y, const TensorView& weight, QkvOutput out) {
   for (std::int64_t begin = 0; begin < y.dim(0); begin += kJoinedRows) {
     const std::int64_t count = std::min(y.dim(0) - begin, kJoinedRows);
     const TensorView product = joined(count, weight.dim(0));
-    cublas_.product(y.slice(begin, count), weight, product, false, kind);
+    cublas_.product(y.slice(begin, count), weight, product, false);
     const cudaError_t result = launch_joined_qkv(static_cast<const __nv_bfloat16*>(product.data),
                                                  out, static_cast<int>(count), device_.stream());
     if (result != cudaSuccess) return result;
@@ -65,11 +64,11 @@ cudaError_t LinearPaths::joined_qkv(const TensorView& y, const TensorView& weigh
 }
 
 cudaError_t LinearPaths::joined_swiglu(const TensorView& y, const TensorView& weight,
-                                       const TensorView& out, RowKind kind) {
+                                       const TensorView& out) {
   for (std::int64_t begin = 0; begin < y.dim(0); begin += kJoinedRows) {
     const std::int64_t count = std::min(y.dim(0) - begin, kJoinedRows);
     const TensorView product = joined(count, weight.dim(0));
-    cublas_.product(y.slice(begin, count), weight, product, false, kind);
+    cublas_.product(y.slice(begin, count), weight, product, false);
     const cudaError_t result = launch_joined_swiglu(
         static_cast<const __nv_bfloat16*>(product.data),
         static_cast<__nv_bfloat16*>(out.slice(begin, count).data), static_cast<int>(count),

@@ -8,6 +8,7 @@
 #include "core/tensor.h"
 #include "ops/cuda/cublas_lt.h"
 #include "ops/cuda/kernels/stream_linear.h"
+#include "ops/ops.h"
 
 namespace higgs_rt {
 
@@ -29,7 +30,7 @@ class LinearPaths {
   // bf16, chosen by measurement on an H200 (docs/performance.md):
   //   decode rows  1 to 16    kStream    I a multiple of 64
   //   decode rows 17 and more kCublasLt  I and O multiples of 8
-  //   prompt rows             kCublasLt  the same, so that their number changes no bit
+  //   prompt rows             kCublasLt  the same: rows of one kind of kernel share their bits
   // fp32 and other shapes: kPlain.
   LinearPath choose(std::int64_t rows, const TensorView& weight, std::int64_t dim,
                     RowKind kind) const;
@@ -39,10 +40,8 @@ class LinearPaths {
 
   // Products by cuBLASLt with a weight of several matrices, and what follows them; y [R, I], out
   // [R, F].
-  cudaError_t joined_qkv(const TensorView& y, const TensorView& weight, QkvOutput out,
-                         RowKind kind);
-  cudaError_t joined_swiglu(const TensorView& y, const TensorView& weight, const TensorView& out,
-                            RowKind kind);
+  cudaError_t joined_qkv(const TensorView& y, const TensorView& weight, QkvOutput out);
+  cudaError_t joined_swiglu(const TensorView& y, const TensorView& weight, const TensorView& out);
 
  private:
   static constexpr std::int64_t kJoinedRows = 4608;  // more rows go in several passes

@@ -118,7 +118,7 @@ void CudaOps::attention_input(const TensorView& x, const AttentionInput& input, 
   if (rows != text) {
     rms_norm(x.slice(text, rows - text), input.audio_norm, input.eps, y.slice(text, rows - text));
   }
-  check_cuda(linear_->joined_qkv(y, weight, out, input.kind), kOp, "the launch");
+  check_cuda(linear_->joined_qkv(y, weight, out), kOp, "the launch");
 }
 
 void CudaOps::ffn_input(const TensorView& x, const FfnInput& input, const TensorView& out) {
@@ -152,7 +152,7 @@ void CudaOps::ffn_input(const TensorView& x, const FfnInput& input, const Tensor
     return;
   }
   rms_norm(x, input.norm, input.eps, input.normed);
-  check_cuda(linear_->joined_swiglu(input.normed, weight, out, input.kind), kOp, "the launch");
+  check_cuda(linear_->joined_swiglu(input.normed, weight, out), kOp, "the launch");
 }
 
 void CudaOps::head(const TensorView& x, const HeadInput& input, const TensorView& out) {

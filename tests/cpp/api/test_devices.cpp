@@ -164,7 +164,7 @@ TEST("devices: cuda gives a request the same columns alone and among others, sam
   const TemporaryDirectory directory;
   write_random_lm(directory.path(), shape, DType::kBF16, 21);
   EngineConfig crowded = small_engine(directory.path(), 13), roomy = crowded;
-  crowded.num_blocks = 60;
+  crowded.num_blocks = 34;
   crowded.max_positions = roomy.max_positions = 264;
   roomy.num_blocks = 0;
   roomy.max_rows = 200;
@@ -182,7 +182,7 @@ TEST("devices: cuda gives a request the same columns alone and among others, sam
     sinks.push_back(std::make_shared<ColumnCollector>());
     together.executor->submit(request, sinks.back());
     std::this_thread::sleep_for(
-        std::chrono::microseconds(draw(random, 0, 1) * draw(random, 0, 3000)));
+        std::chrono::microseconds(draw(random, 0, 1) * draw(random, 0, 600)));
   }
   for (std::size_t i = 0; i < requests.size(); ++i) {
     expect_equal({sinks[i]->wait()}, alone.run({requests[i]}));
