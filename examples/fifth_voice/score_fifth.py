@@ -6,13 +6,15 @@ Speaks the held-out sentences with a plain prompt through the native runtime, wi
 and with it, and prints the word error rate and the nearest of five voices: the four that the model
 was trained on, and the fifth. The feature knows nothing of the models (``demo_voice/speakers.py``);
 it is fitted on recordings of all five that went through the codec, and tried on others. The base
-model's clones are scored too, and the base model is loaded again afterwards: its samples must be
-the same.
+model's clones are scored too. Afterwards the base model is loaded again, and a checkpoint into
+which the adapter was merged: their samples must be those of before, and those of the adapter. Ends
+with an error where a bound of the issue is missed.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from higgs_rt.checkpoint import resolve_model
 from higgs_rt.codec import CodecEncoder
 from higgs_rt.evaluation.recognisers import PocketSphinx
 from higgs_rt.evaluation.wer import read_lines, score, spoken_words
+from higgs_rt.training.lora.merge import merge
 from speakers import RATE, NearestVoice
 from synthesis import clip_of
 
@@ -111,24 +114,35 @@ def main() -> None:
     codec = Codec(args.model)
     nearest = fitted(codec, args.fitted)
 
-    def report(name: str, waves: list[Wave]) -> None:
+    def report(name: str, waves: list[Wave]) -> tuple[float, float]:
         wer = score(words, [ears.transcribe(wave, CODEC_RATE) for wave in waves]).wer
         voices = Counter(nearest(resample(wave, CODEC_RATE, RATE)) for wave in waves)
         share = voices[FIFTH] / len(waves)
         print(f"{name}: WER {wer:.3f}, {share:.1%} fifth; {dict(voices.most_common())}", flush=True)
+        return wer, share
 
     fifth = [FifthVoice().speak(line) for line in lines]
     report("fifth, teacher", fifth)
     report("fifth, through the codec", [codec(wave) for wave in fifth])
     plain = spoken(args.model, None, None, lines, args.temperature)
-    report("base, plain", plain)
+    base = [report("base, plain", plain)[0]]
     for voice in VOICES:
-        report(f"base, {voice}", spoken(args.model, None, voice, lines, args.temperature))
-    report("adapter, plain", spoken(args.model, args.adapter, None, lines, args.temperature))
+        waves = spoken(args.model, None, voice, lines, args.temperature)
+        base.append(report(f"base, {voice}", waves)[0])
+    adapted = spoken(args.model, args.adapter, None, lines, args.temperature)
+    wer, share = report("adapter, plain", adapted)
     again = spoken(args.model, None, None, lines, args.temperature)
-    if not all(map(np.array_equal, plain, again)):
-        raise SystemExit("expected the base model to speak as before, got other samples")
-    print("base, plain, loaded again: the same samples")
+    with tempfile.TemporaryDirectory() as folder:
+        files = resolve_model(args.model)
+        merge(files.model_dir, args.adapter, Path(folder) / "merged")
+        merged = spoken(Path(folder) / "merged", None, None, lines, args.temperature)
+    kept = all(map(np.array_equal, plain, again))
+    equal = all(map(np.array_equal, adapted, merged))
+    above = 100 * (wer - sum(base) / len(base))
+    print(f"base loaded again: same samples {kept}; merged checkpoint: same samples {equal}")
+    print(f"word error rate {above:+.1f} points from the mean of the base model's voices")
+    if not (kept and equal and share >= 0.95 and above <= 5.0):
+        raise SystemExit("expected the same samples, 95 % fifth, 5 points at most")
 
 
 if __name__ == "__main__":
