@@ -17,6 +17,7 @@ using Fields = std::map<std::string, JsonValue>;
 using higgs_rt::ErrorCode;
 
 constexpr double kMaxSeed = 9007199254740992;  // 2^53: JSON numbers are doubles
+constexpr double kMaxNumber = 1e6;             // fits a float; the runtime has limits of its own
 
 int status_of(const higgs_rt::Error& error) {
   switch (error.code()) {
@@ -51,12 +52,16 @@ std::string text(const Fields& fields, const char* name) {
 }
 
 const double* number(const Fields& fields, const char* name) {
-  return find<double>(fields, name, "a number");
+  const double* value = find<double>(fields, name, "a number");
+  if (value != nullptr && !(std::abs(*value) <= kMaxNumber)) {
+    throw HttpError(400, std::string(name) + ": expected a number in -1e6..1e6");
+  }
+  return value;
 }
 
 // A whole number in 0..most.
 const double* whole(const Fields& fields, const char* name, double most) {
-  const double* value = number(fields, name);
+  const double* value = find<double>(fields, name, "a number");
   if (value != nullptr && (*value < 0 || *value > most || std::floor(*value) != *value)) {
     throw HttpError(400, std::string(name) + ": expected a whole number >= 0");
   }
