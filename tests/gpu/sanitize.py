@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 TOOLS = ("racecheck", "initcheck", "memcheck")  # the slowest first
-FOLDERS = ("api", "model", "engine", "ops", "sampler")
+FOLDERS = ("api", "model", "engine", "ops", "sampler", "core")
 # Parts of the names that kernels of cuBLASLt have; none of ours has one (test_sanitize.py).
 CUBLAS = ("nvjet", "cutlass", "cublas", "xmma")
 PREFIX = "========= "

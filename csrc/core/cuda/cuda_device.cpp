@@ -2,8 +2,11 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
+#include <mutex>
 #include <utility>
 
+#include "core/cuda/copy_words.h"
 #include "core/cuda/cuda_check.h"
 
 namespace higgs_rt {
@@ -124,7 +127,32 @@ class CudaGraph final : public DeviceGraph {
 
 }  // namespace
 
-CudaDevice::CudaDevice(int ordinal, Priority priority) : ordinal_(ordinal) {
+class PinnedRanges {
+ public:
+  void add(const void* begin, std::size_t bytes) {
+    const std::scoped_lock lock(mutex_);
+    ends_[address(begin)] = address(begin) + bytes;
+  }
+  void remove(const void* begin) {
+    const std::scoped_lock lock(mutex_);
+    ends_.erase(address(begin));
+  }
+  bool hold(const void* begin, std::size_t bytes) const {
+    const std::scoped_lock lock(mutex_);
+    auto after = ends_.upper_bound(address(begin));
+    return after != ends_.begin() && address(begin) + bytes <= (--after)->second;
+  }
+
+ private:
+  static std::uintptr_t address(const void* memory) {
+    return reinterpret_cast<std::uintptr_t>(memory);
+  }
+  mutable std::mutex mutex_;
+  std::map<std::uintptr_t, std::uintptr_t> ends_;  // by begin
+};
+
+CudaDevice::CudaDevice(int ordinal, Priority priority)
+    : ordinal_(ordinal), pinned_(std::make_shared<PinnedRanges>()) {
   int count = 0;
   const cudaError_t result = cudaGetDeviceCount(&count);
   if (result != cudaSuccess) {
@@ -169,6 +197,9 @@ std::shared_ptr<void> CudaDevice::allocate(std::size_t bytes) {
 
 void CudaDevice::copy_from_host(void* device, const void* host, std::size_t bytes) {
   activate();
+  if (can_copy_words(device, host, bytes) && pinned_->hold(host, bytes)) {
+    return check_cuda(launch_copy_words(device, host, bytes, stream_), "device", "copy_words");
+  }
   check_cuda(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream_), "device",
              "cudaMemcpyAsync to the GPU");
 }
@@ -193,11 +224,18 @@ std::shared_ptr<void> CudaDevice::allocate_pinned(std::size_t bytes) {
     fail(ErrorCode::kResourceExhausted, "device", "could not allocate ", bytes,
          " bytes of pinned memory: ", cudaGetErrorString(result));
   }
-  return {memory, [](void* pointer) { cudaFreeHost(pointer); }};
+  pinned_->add(memory, bytes);
+  return {memory, [ranges = pinned_](void* pointer) {
+            ranges->remove(pointer);
+            cudaFreeHost(pointer);
+          }};
 }
 
 void CudaDevice::copy_to_pinned(void* pinned, const void* device, std::size_t bytes) {
   activate();
+  if (can_copy_words(pinned, device, bytes) && pinned_->hold(pinned, bytes)) {
+    return check_cuda(launch_copy_words(pinned, device, bytes, stream_), "device", "copy_words");
+  }
   check_cuda(cudaMemcpyAsync(pinned, device, bytes, cudaMemcpyDeviceToHost, stream_), "device",
              "cudaMemcpyAsync from the GPU");
 }

@@ -10,8 +10,12 @@
 
 namespace higgs_rt {
 
+// The memory that a device's allocate_pinned() gave out.
+class PinnedRanges;
+
 // copy_from_host() may return before a copy from pinned memory has run: leave such memory alone
-// until synchronize(). Ordinary memory may be reused at once. copy_to_host() waits.
+// until synchronize(). Ordinary memory may be reused at once. copy_to_host() waits. Small copies
+// from and to memory of allocate_pinned() are kernels (core/cuda/copy_words.h).
 class CudaDevice final : public Device {
  public:
   // Throws kNotFound when there is no such GPU.
@@ -45,6 +49,7 @@ class CudaDevice final : public Device {
   // Shared with what frees the memory.
   std::shared_ptr<std::atomic<std::size_t>> allocated_ =
       std::make_shared<std::atomic<std::size_t>>(0);
+  std::shared_ptr<PinnedRanges> pinned_;
 };
 
 // Throws kInvalidArgument when `device` is not a CUDA device.
