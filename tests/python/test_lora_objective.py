@@ -27,7 +27,7 @@ from higgs_rt.prompt import (
     speech_messages,
 )
 from higgs_rt.training.labels import IGNORE
-from higgs_rt.training.lora.decoder import hidden_states
+from higgs_rt.training.lora.decoder import decoder_layer, hidden_states
 from higgs_rt.training.lora.examples import Batch, Example, StreamIds, collate, make_example
 from higgs_rt.training.lora.model import load_base_model, stream_ids
 from higgs_rt.training.lora.objective import Objective, loss_sums
@@ -211,6 +211,21 @@ def test_the_decoder_is_that_of_transformers(
             assert parameter.grad is not None
             scale = float(parameter.grad.abs().max())
             assert torch.allclose(gradients[name], parameter.grad, atol=1e-4 * scale + 1e-6), name
+
+
+def test_a_layer_compiles_as_one_graph(model: Any, tokenizer: TextTokenizer) -> None:
+    """Traced without a break, once for all layers (and once more for other sizes), same sums."""
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    counters.clear()
+    compiled = torch.compile(decoder_layer, backend="eager", fullgraph=True)
+    for seeds in (range(2), range(2, 5)):
+        examples = [make_example(random_sample(seed)[0], tokenizer, STREAM) for seed in seeds]
+        batch = collate(examples, 0)
+        ours, theirs = loss_sums(model, batch, None, compiled), loss_sums(model, batch)
+        assert torch.allclose(ours.joined(), theirs.joined(), rtol=1e-5)
+    assert 1 <= counters["stats"]["unique_graphs"] <= 2
 
 
 def test_one_eos_for_each_codebook_of_a_trained_clip(tokenizer: TextTokenizer) -> None:
