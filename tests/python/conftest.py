@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import signal
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import soundfile
@@ -16,6 +19,11 @@ from higgs_rt.checkpoint import (
     write_random_checkpoint,
     write_random_codec,
 )
+
+if TYPE_CHECKING:
+    import openai
+
+    from higgs_rt import Runtime
 
 # Helpers beside the tests are imported by name.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -68,6 +76,44 @@ def demo_model() -> Path:
     """The packaged demo model. Its absence is a fault of the package, so it is not skipped."""
     assert (DEMO_DIRECTORY / "model.safetensors").is_file(), "the demo model is not packaged"
     return DEMO_DIRECTORY
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Speech that ends at its limit is no warning."""
+    from higgs_rt import LengthStopWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LengthStopWarning)
+        yield
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
+    """The packaged demo model, loaded."""
+    from higgs_rt import Runtime
+
+    voices = tmp_path_factory.mktemp("voices")
+    with Runtime.load(threads=2, max_batch=8, max_queue=8, voices=voices) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def url(demo: Runtime) -> Iterator[str]:
+    """The address of a server over the packaged demo model."""
+    from serving import served
+
+    with served(demo) as address:
+        yield address
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[openai.OpenAI]:
+    """The official client of that server."""
+    import openai
+
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as made:
+        yield made
 
 
 @pytest.fixture

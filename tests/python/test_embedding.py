@@ -14,9 +14,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from higgs_rt import Runtime
 from higgs_rt.audio import pcm16
 from higgs_rt.checkpoint.files import DEMO_DIRECTORY
 from native_build import build_directory
+from waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "The sun rises in the east."
@@ -162,16 +162,6 @@ def health(address: str) -> dict[str, Any]:
     return found
 
 
-def until(condition: Callable[[], bool], seconds: float = 20) -> bool:
-    """Whether the condition came true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
 def open_speech(address: str, body: dict[str, object]) -> socket.socket:
     """A connection with a request for speech on its way."""
     host, port = address.removeprefix("http://").split(":")
@@ -214,7 +204,7 @@ def test_audio_comes_before_the_end_and_a_disconnect_cancels(endless_service: st
     with open_speech(endless_service, ENDLESS) as connection:
         assert connection.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
         assert health(endless_service)["running"] == 1
-    assert until(lambda: health(endless_service)["cancelled"] == 1)
+    until(lambda: health(endless_service)["cancelled"] == 1)
     assert health(endless_service)["running"] == 0
 
 

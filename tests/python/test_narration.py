@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import time
 import tracemalloc
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +14,18 @@ import pytest
 from numpy.typing import NDArray
 
 from higgs_rt import (
-    CheckpointError,
     InvalidRequestError,
-    LengthStopWarning,
     Profile,
     QueueFullError,
     Reference,
     Runtime,
     Speech,
 )
-from higgs_rt.checkpoint.files import DEMO_DIRECTORY
 from higgs_rt.guards import Guard, GuardLimits
-from higgs_rt.options import sampling_of
-from higgs_rt.prompt import SpeechSettings, read_settings
 from higgs_rt.seam import SeamDecoder
+from waiting import until
 
+pytestmark = pytest.mark.usefixtures("quiet")
 LONG = "The sun rises in the east. It sets in the west. " * 6
 GREEDY: dict[str, Any] = {"temperature": 0.0, "ras_window": 0}
 
@@ -49,23 +44,9 @@ def endless(endless_model: Path) -> Iterator[Runtime]:
         yield loaded
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LengthStopWarning)
-        yield
-
-
 def reference(seed: int = 0, frames: int = 6) -> Reference:
     codes = np.random.default_rng(seed).integers(0, 32, (8, frames)).astype(np.int32)
     return Reference(codes, f"Voice {seed}.")
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.01)
 
 
 def test_seams_cannot_be_measured(runtime: Runtime) -> None:
@@ -381,36 +362,6 @@ def test_memory_stays_flat(runtime: Runtime) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + 100_000
-
-
-def test_settings_of_models(tmp_path: Path) -> None:
-    assert read_settings(tmp_path) == SpeechSettings()
-    assert read_settings(DEMO_DIRECTORY).dialogue == "voices"
-    path = tmp_path / "higgs_rt.json"
-    path.write_text('{"max_turn_chars": 90}')
-    assert read_settings(tmp_path) == SpeechSettings(max_turn_chars=90)
-    for wrong, culprit in [
-        ('{"max_turn_chars": 3}', "max_turn_chars.*8.*3"),
-        ('{"context_turns": "2"}', "context_turns.*'2'"),
-        ('{"dialogue": "both"}', "dialogue.*both"),
-        ('{"temperature": "cool"}', "temperature.*0..2.*cool"),
-        ('{"top_p": 0}', "top_p.*0"),
-        ('{"top_k": -1}', "top_k.*-1"),
-        ('{"turns": 1}', r"\['turns'\]"),
-        ("[1]", "list"),
-        ("{", "JSON"),
-    ]:
-        path.write_text(wrong)
-        with pytest.raises(CheckpointError, match=culprit):
-            read_settings(tmp_path)
-
-
-def test_sampling_that_is_not_given_is_the_models_own() -> None:
-    own = SpeechSettings(temperature=0.25, top_k=9, top_p=0.5)
-    sampling = sampling_of({"temperature": None, "seed": 1}, own)
-    assert (sampling.temperature, sampling.top_k, sampling.top_p) == (0.25, 9, 0.5)
-    sampling = sampling_of({"temperature": 1.0, "top_k": 0, "top_p": 1.0}, own)
-    assert (sampling.temperature, sampling.top_k, sampling.top_p) == (1.0, 0, 1.0)
 
 
 def test_options_are_checked(runtime: Runtime) -> None:

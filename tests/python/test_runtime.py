@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
-import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +18,6 @@ from safetensors.numpy import load_file, save_file
 
 from higgs_rt import (
     AudioError,
-    CancelledError,
     CheckpointError,
     HiggsError,
     InvalidRequestError,
@@ -39,6 +33,7 @@ from higgs_rt import (
 from higgs_rt.checkpoint import small_codec_config, write_random_checkpoint, write_random_codec
 from higgs_rt.request import estimated_seconds
 from higgs_rt.voices import write_voice
+from waiting import until
 
 TEXT = "The sun rises in the east."
 GREEDY: dict[str, Any] = {"temperature": 0.0, "ras_window": 0}
@@ -74,13 +69,6 @@ def make_voice(runtime: Runtime, name: str = "anna", frames: int = 6, **changes:
         "source": "x.wav",
     }
     return Voice(**{**fields, **changes})
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.01)
 
 
 def test_speech_is_whole_and_consistent(runtime: Runtime) -> None:
@@ -161,118 +149,6 @@ def test_many_at_once_give_what_each_gives_alone(runtime: Runtime) -> None:
 
     for one, other in zip(alone, asyncio.run(together()), strict=True):
         np.testing.assert_array_equal(one, other.columns)
-
-
-def test_the_event_loop_and_threads_stay_free(endless: Runtime) -> None:
-    def num_threads() -> int:
-        tasks = Path("/proc/self/task")
-        return len(list(tasks.iterdir())) if tasks.is_dir() else threading.active_count()
-
-    before = num_threads()
-    ticks = 0
-
-    async def tick() -> None:
-        nonlocal ticks
-        while True:
-            await asyncio.sleep(0.005)
-            ticks += 1
-
-    async def main() -> int:
-        ticker = asyncio.create_task(tick())
-        options = {**LONG, "max_seconds": 8}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", LengthStopWarning)
-            requests = [asyncio.create_task(endless.aspeak(TEXT, **options)) for _ in range(4)]
-            await asyncio.sleep(0.05)
-            during = num_threads()
-            await asyncio.gather(*requests)
-        ticker.cancel()
-        return during
-
-    assert asyncio.run(main()) == before
-    assert ticks > 5
-
-
-def test_closing_a_stream_cancels_its_request(endless: Runtime) -> None:
-    with endless.stream(TEXT, **LONG) as stream:
-        next(stream)
-    until(lambda: endless.stats.cancelled == 1 and endless.stats.running == 0)
-    list(stream)
-    assert stream.finish == "cancelled"
-
-
-def test_an_abandoned_stream_is_cancelled(endless: Runtime) -> None:
-    stream = endless.stream(TEXT, **LONG)
-    next(stream)
-    del stream
-    gc.collect()
-    until(lambda: endless.stats.cancelled == 1 and endless.stats.running == 0)
-
-
-def test_cancelling_a_task_cancels_its_request(endless: Runtime) -> None:
-    async def main() -> None:
-        task = asyncio.create_task(endless.aspeak(TEXT, **LONG))
-        await asyncio.sleep(0.05)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(main())
-    until(lambda: endless.stats.cancelled == 1 and endless.stats.running == 0)
-
-
-def test_an_abandoned_async_stream_is_cancelled(endless: Runtime) -> None:
-    async def main() -> None:
-        async for _ in endless.astream(TEXT, **LONG):
-            break
-        async with endless.astream(TEXT, **LONG) as stream:
-            await stream.next()
-
-    asyncio.run(main())
-    gc.collect()
-    until(lambda: endless.stats.cancelled == 2 and endless.stats.running == 0)
-
-
-def test_a_cancelled_request_says_so(endless: Runtime) -> None:
-    request = endless.submit(TEXT, **LONG)
-    request.cancel()
-    with pytest.raises(CancelledError, match=rf"\[request {request.id}\]"):
-        request.result()
-
-
-def test_interrupting_a_wait_cancels_that_request_only(endless: Runtime) -> None:
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    other = endless.submit(TEXT, **{**LONG, "max_seconds": 20})
-    with pytest.raises(KeyboardInterrupt):
-        endless.submit(TEXT, **LONG).result(progress=interrupt, period=0.02)
-    with pytest.warns(LengthStopWarning):
-        assert other.result().finish == "length"
-    until(lambda: endless.stats.cancelled == 1 and endless.stats.running == 0)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_a_signal_interrupts_speak(endless: Runtime) -> None:
-    until(lambda: endless.stats.running == 0)
-    timer = threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT))
-    timer.start()
-    begin = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        endless.speak(TEXT, **LONG)
-    assert time.monotonic() - begin < 5
-    until(lambda: endless.stats.cancelled == 1 and endless.stats.running == 0)
-
-
-def test_closing_the_runtime_ends_what_runs(endless: Runtime) -> None:
-    stream = endless.stream(TEXT, **LONG)
-    next(stream)
-    endless.close()
-    list(stream)
-    assert stream.finish == "cancelled"
-    with pytest.raises(HiggsError):
-        endless.speak(TEXT)
-    endless.close()
 
 
 def test_the_limit_of_seconds_is_kept_and_reported(endless: Runtime) -> None:

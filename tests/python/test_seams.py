@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,12 +13,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from higgs_rt import LengthStopWarning, Runtime
+from higgs_rt import Runtime
 from higgs_rt.prompt import SpeechSettings
 from higgs_rt.server import ServerSettings
 from higgs_rt.server.pacing import Pacer
 from serving import served
 
+pytestmark = pytest.mark.usefixtures("quiet")
 NUM_TEXTS = 100  # with each model
 WORDS = Path(__file__).resolve().parents[1] / "data" / "vocabulary.txt"
 
@@ -35,13 +35,6 @@ def brief(random_model: Path) -> Iterator[Runtime]:
     """A model that ends its turns by itself, soon."""
     with Runtime.load(random_model, threads=1, max_batch=4) as loaded:
         yield loaded
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LengthStopWarning)
-        yield
 
 
 def random_request(rng: random.Random) -> tuple[str, dict[str, Any], dict[str, Any]]:

@@ -7,8 +7,7 @@ import base64
 import io
 import json
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,14 @@ import soundfile
 from numpy.typing import NDArray
 from websockets.sync.client import connect
 
-from higgs_rt import LengthStopWarning, Runtime
+from higgs_rt import Runtime
 from higgs_rt.audio import pcm16
 from higgs_rt.server import ServerSettings, create_app
 from higgs_rt.server.formats import change_speed, make_encoder
 from serving import served
+from waiting import until
 
+pytestmark = pytest.mark.usefixtures("quiet")
 TEXT = "The sun rises in the east. It sets in the west, and then it is dark."
 SPEECH = {"model": "tts-1", "input": TEXT, "voice": "slt", "seed": 3}
 FORMATS = ("wav", "mp3", "opus", "aac", "flac", "pcm")
@@ -38,45 +39,12 @@ VERY_LONG = {
 }
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
-    voices = tmp_path_factory.mktemp("voices")
-    with Runtime.load(threads=2, max_batch=8, max_queue=8, voices=voices) as loaded:
-        yield loaded
-
-
-@pytest.fixture(scope="module")
-def url(demo: Runtime) -> Iterator[str]:
-    with served(demo) as address:
-        yield address
-
-
-@pytest.fixture
-def client(url: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as made:
-        yield made
-
-
 @pytest.fixture
 def endless(endless_model: Path) -> Iterator[Runtime]:
     with Runtime.load(
         endless_model, threads=1, max_batch=2, max_queue=2, max_buffered_chunks=2
     ) as loaded:
         yield loaded
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LengthStopWarning)
-        yield
-
-
-def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.01)
 
 
 def decoded(data: bytes, name: str) -> NDArray[np.float32]:
@@ -202,82 +170,6 @@ def test_long_texts_and_dialogues(url: str, demo: Runtime) -> None:
     response = httpx.post(f"{url}/v1/audio/speech", json=at_once)
     report = httpx.get(f"{url}/v1/requests/{response.headers['x-request-id']}").json()
     assert report["turns"] == 1
-
-
-def test_chat_speaks_and_goes_on(client: openai.OpenAI, demo: Runtime) -> None:
-    messages: list[Any] = [
-        {"role": "system", "content": "Generate audio following instruction."},
-        {"role": "user", "content": TEXT},
-    ]
-    options: dict[str, Any] = {"model": "gpt-audio", "modalities": ["text", "audio"]}
-    answer = client.chat.completions.create(
-        messages=messages,
-        audio={"voice": "slt", "format": "wav"},
-        extra_body={"seed": 3},
-        **options,
-    )
-    audio = answer.choices[0].message.audio
-    assert audio is not None
-    assert audio.transcript == TEXT
-    samples, _ = soundfile.read(io.BytesIO(base64.b64decode(audio.data)), dtype="float32")
-    np.testing.assert_allclose(samples, spoken(demo), atol=1e-4)
-    messages += [
-        {"role": "assistant", "audio": {"id": audio.id}},
-        {"role": "user", "content": "And then it rises again."},
-    ]
-    pieces = client.chat.completions.create(
-        messages=messages,
-        audio={"voice": "slt", "format": "pcm16"},
-        stream=True,
-        **options,
-    )
-    data, transcript, finish = b"", "", None
-    for piece in pieces:
-        delta = piece.choices[0].delta.model_dump().get("audio") or {}
-        data += base64.b64decode(delta.get("data") or "")
-        transcript += delta.get("transcript") or ""
-        finish = piece.choices[0].finish_reason or finish
-    assert transcript == "And then it rises again."
-    assert finish in ("stop", "length")
-    assert len(data) > 10_000
-
-
-def test_tokens_are_frames(client: openai.OpenAI) -> None:
-    answer = client.chat.completions.create(
-        model="gpt-audio",
-        modalities=["text", "audio"],
-        audio={"voice": "slt", "format": "wav"},
-        messages=[{"role": "user", "content": TEXT}],
-        max_completion_tokens=10,
-        presence_penalty=0.5,
-        stop=["x"],
-    )
-    assert answer.choices[0].finish_reason == "length"
-    assert answer.usage is not None
-    assert answer.usage.completion_tokens <= 11
-
-
-def test_chat_refuses_what_it_cannot_speak(client: openai.OpenAI) -> None:
-    hello = [{"role": "user", "content": "Hi."}]
-    faults: list[tuple[dict[str, Any], str]] = [
-        ({"messages": hello, "modalities": ["text"]}, "modalities"),
-        ({"messages": [{"role": "assistant", "content": "Hi."}]}, "user message"),
-        ({"messages": [{"role": "system", "content": "Hi."}]}, "user message"),
-        ({"messages": hello, "audio": {"voice": "nobody", "format": "wav"}}, "nobody"),
-        ({"messages": hello, "audio": {"voice": "slt", "format": "wav"}, "stream": True}, "pcm16"),
-    ]
-    for fault, culprit in faults:
-        with pytest.raises(openai.BadRequestError, match=culprit):
-            client.chat.completions.create(
-                model="gpt-audio", **{"modalities": ["text", "audio"], **fault}
-            )
-    lost = [*hello, {"role": "assistant", "audio": {"id": "audio_1"}}, *hello]
-    with pytest.raises(openai.NotFoundError, match="none of that id"):
-        client.chat.completions.create(
-            model="gpt-audio",
-            modalities=["text", "audio"],
-            messages=lost,  # type: ignore[arg-type]
-        )
 
 
 def test_errors_name_the_field(client: openai.OpenAI) -> None:
@@ -427,54 +319,6 @@ def test_a_full_server_says_when_to_return(endless: Runtime) -> None:
     with served(endless, settings) as url:
         asyncio.run(main(url))
         until(lambda: endless.stats.running == 0)
-
-
-def test_text_in_and_audio_out_through_a_socket(url: str, demo: Runtime) -> None:
-    with connect(f"{url.replace('http', 'ws')}/v1/audio/speech/stream") as socket:
-        socket.send(json.dumps({"type": "session.start", "voice": "slt", "seed": 3}))
-        started = json.loads(socket.recv())
-        assert (started["type"], started["sample_rate"]) == ("session.started", 24000)
-        socket.send(json.dumps({"type": "input_text.append", "text": "The sun rises. It"}))
-        first = socket.recv(timeout=10)
-        assert isinstance(first, bytes)
-        socket.send(json.dumps({"type": "input_text.append", "text": " sets again."}))
-        socket.send(json.dumps({"type": "input_text.done"}))
-        data, done = first, None
-        while done is None:
-            message = socket.recv(timeout=10)
-            if isinstance(message, bytes):
-                data += message
-            else:
-                done = json.loads(message)
-    assert done["type"] == "speech.done"
-    assert (done["finish"], done["turns"]) == ("stop", 2)
-    samples = decoded(data, "pcm")
-    alone = demo.speak("The sun rises.", voice="slt", seed=3).samples
-    same = len(alone) - 960 * 10  # then the next sentence is the codec's context
-    np.testing.assert_allclose(samples[:same], alone[:same], atol=1e-4)
-    assert len(samples) > len(alone)
-
-
-def test_sockets_refuse_nonsense(url: str) -> None:
-    address = f"{url.replace('http', 'ws')}/v1/audio/speech/stream"
-    start = {"type": "session.start"}
-    for messages, culprit in [
-        (["{"], "JSON"),
-        (["[1]"], "object"),
-        ([json.dumps({"type": "x"})], "session.start"),
-        ([json.dumps({**start, "voice": "nobody"})], "nobody"),
-        ([json.dumps({**start, "speed": 9})], "speed"),
-        ([json.dumps(start), json.dumps({"type": "x"})], "input_text"),
-        ([json.dumps(start), json.dumps({"type": "input_text.append", "text": 3})], "text"),
-    ]:
-        with connect(address) as socket:
-            for message in messages:
-                socket.send(message)
-            answer = json.loads(socket.recv(timeout=10))
-            if answer["type"] == "session.started":
-                answer = json.loads(socket.recv(timeout=10))
-            assert answer["type"] == "error"
-            assert culprit in answer["error"]["message"]
 
 
 def test_leaving_a_socket_cancels(endless: Runtime) -> None:
