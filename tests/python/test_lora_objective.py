@@ -27,9 +27,10 @@ from higgs_rt.prompt import (
     speech_messages,
 )
 from higgs_rt.training.labels import IGNORE
+from higgs_rt.training.lora.config import LoraConfig
 from higgs_rt.training.lora.decoder import decoder_layer, hidden_states
 from higgs_rt.training.lora.examples import Batch, Example, StreamIds, collate, make_example
-from higgs_rt.training.lora.model import load_base_model, stream_ids
+from higgs_rt.training.lora.model import add_adapters, load_base_model, stream_ids
 from higgs_rt.training.lora.objective import Objective, loss_sums
 
 SIZE = 30  # codes of a codebook in the tests' model
@@ -172,16 +173,24 @@ def test_a_batch_weighs_every_label_alike(model: Any, tokenizer: TextTokenizer) 
     assert float(together.text) == pytest.approx(float(sum(s.text for s in sums)), abs=2e-3)
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("checkpointing", "adapted"), [(False, False), (True, False), (False, True)]
+)
 def test_the_decoder_is_that_of_transformers(
-    model_dir: Path, tokenizer: TextTokenizer, checkpointing: bool
+    model_dir: Path, tokenizer: TextTokenizer, checkpointing: bool, adapted: bool
 ) -> None:
-    """Hidden states and gradients of a padded batch, against transformers' own layers."""
+    """Hidden states and gradients of a padded batch, against transformers' own layers, with peft's."""
     examples = [make_example(random_sample(seed)[0], tokenizer, STREAM) for seed in range(3)]
     batch = collate(examples, 0)
     model = load_base_model(model_dir, torch.float32).requires_grad_(True).train()
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
+    if adapted:
+        add_adapters(model, LoraConfig(rank=3, alpha=5.0, dropout=0.0)).train()
+        draw = torch.Generator().manual_seed(1)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data += 0.1 * torch.randn(parameter.shape, generator=draw)
     hidden, route = hidden_states(model, batch)
     padding = torch.arange(batch.ids.shape[1]) >= torch.tensor([[len(one)] for one in examples])
     ours = hidden[route.row].reshape(*batch.ids.shape, -1).masked_fill(padding[..., None], 0.0)
@@ -205,7 +214,8 @@ def test_the_decoder_is_that_of_transformers(
     (theirs * weight).sum().backward()
     assert torch.allclose(ours, theirs, atol=2e-5)
     heads = {"audio_lm_head.weight", "text_lm_head.weight"}
-    assert set(gradients) == {name for name, _ in model.named_parameters()} - heads
+    trained = {name for name, p in model.named_parameters() if p.requires_grad} - heads
+    assert set(gradients) == trained and len(trained) == (2 * 10 * 2 if adapted else 31)
     for name, parameter in model.named_parameters():
         if name in gradients:
             assert parameter.grad is not None

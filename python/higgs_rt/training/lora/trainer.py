@@ -199,7 +199,16 @@ class Trainer:
     def _identity(self) -> dict[str, Any]:
         """What must not change between the parts of a run, for the same losses."""
         config = asdict(self.config)
-        kept = ("model", "convention", "dtype", "compile_layers", "seed", "lora", "objective", "batch")
+        kept = (
+            "model",
+            "convention",
+            "dtype",
+            "compile_layers",
+            "seed",
+            "lora",
+            "objective",
+            "batch",
+        )
         identity = {name: json.loads(json.dumps(config[name])) for name in (*kept, "optimizer")}
         identity["optimizer"].pop("max_bad_steps")
         identity["samples"] = len(self.stepper.examples)
