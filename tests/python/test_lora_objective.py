@@ -179,7 +179,7 @@ def test_a_batch_weighs_every_label_alike(model: Any, tokenizer: TextTokenizer) 
 def test_the_decoder_is_that_of_transformers(
     model_dir: Path, tokenizer: TextTokenizer, checkpointing: bool, adapted: bool
 ) -> None:
-    """Hidden states and gradients of a padded batch, against transformers' own layers, with peft's."""
+    """Hidden states and gradients of a padded batch, against transformers' and peft's layers."""
     examples = [make_example(random_sample(seed)[0], tokenizer, STREAM) for seed in range(3)]
     batch = collate(examples, 0)
     model = load_base_model(model_dir, torch.float32).requires_grad_(True).train()

@@ -105,24 +105,23 @@ def decoder_layer(layer: Any, x: Tensor, route: Route, rotary: tuple[Tensor, Ten
     )
     x = x + _reordered(mixed, route.position, route.row)
     text, audio = torch.split(x, route.sizes)
-    text = text + _feed_forward(layer.mlp, _norm(layer.post_attention_layernorm, text))
-    audio = audio + _feed_forward(
-        layer.audio_mlp, _norm(layer.audio_post_attention_layernorm, audio)
-    )
+    text = _with_feed_forward(text, layer.post_attention_layernorm, layer.mlp)
+    audio = _with_feed_forward(audio, layer.audio_post_attention_layernorm, layer.audio_mlp)
     return torch.cat([text, audio])
 
 
-def _feed_forward(mlp: Any, x: Tensor) -> Tensor:
-    gate, up = _projected([mlp.gate_proj, mlp.up_proj], x)
-    return _projected([mlp.down_proj], mlp.act_fn(gate) * up)[0]
+def _with_feed_forward(x: Tensor, norm: Any, mlp: Any) -> Tensor:
+    """x [R, H] of one kind, and what its feed-forward network adds."""
+    gate, up = _projected([mlp.gate_proj, mlp.up_proj], _norm(norm, x))
+    return x + _projected([mlp.down_proj], mlp.act_fn(gate) * up)[0]
 
 
 def _projected(modules: Sequence[Any], x: Tensor) -> list[Tensor]:
     """What projections make of one x [R, in], with peft's adapters where all or none have them.
 
     The sum is peft's, `base + scale B A dropout(x)`, but projections of one x share its dropout and
-    one product with all their A, and adding to the base's output takes no pass over memory of its
-    own: in peft's way adapters of rank 16 take a third of a step of the released shapes.
+    one product with all their A, and the product with B adds to the base's output in place: peft's
+    own forward passes over the wide tensors of a large model three times as often.
     """
     results = [getattr(module, "base_layer", module)(x) for module in modules]
     if not hasattr(modules[0], "lora_A"):
