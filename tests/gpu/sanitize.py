@@ -4,9 +4,10 @@
 
 Every `cuda` case of every folder is a process of its own under every tool, with fewer sizes than
 usual (HIGGS_RT_TEST_FEW, tests/cpp/few.h). Fails for any report, failed or skipped case, and for
-one that does not end in time. The exception: reports about kernels of cuBLASLt, which read
-beyond what they need. They are told by the kernel's name (CUBLAS below) and counted in the table;
-racecheck, which would take minutes for them, does not look into them at all.
+one that does not end in time. Under racecheck and initcheck the products that are cuBLASLt's come
+from a plain kernel (tests/cpp/plain_matmul.cu): racecheck 2025.3.1 breaks off over cuBLASLt's
+kernels, and initcheck does not see what they write. Under memcheck cuBLASLt runs; reports about
+its own kernels, told by their names (CUBLAS below), are counted in the table and are no fault.
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ def cases(build: Path, folder: str) -> list[str]:
     """The cases of a folder that use the GPU."""
     binary = build / "tests" / "cpp" / f"test_{folder}"
     done = subprocess.run([binary, "--list", "cuda"], check=True, capture_output=True, text=True)
-    found = done.stdout.splitlines()
+    # Others have the word in their names and no work for the GPU.
+    found = [case for case in done.stdout.splitlines() if "make_cuda_ops" not in case]
     if not found:
         raise SystemExit(f"[{binary}] expected cases with cuda in their names, got none")
     return found
@@ -109,10 +111,10 @@ def run(options: argparse.Namespace, tool: str, task: Task, slot: int, begin: fl
         log = Path(folder) / "log"
         command = [tool, "--tool", task.tool, "--print-limit", "2000", "--log-file", str(log)]
         command += ["--port", str(FIRST_PORT + PORTS * (slot % 200))]
-        if task.tool == "racecheck":
-            command += ["--kernel-name-exclude", ",".join(f"kns={name}" for name in CUBLAS)]
         command += [str(options.build / "tests" / "cpp" / f"test_{task.folder}"), task.case]
         environment = {**os.environ, "HIGGS_RT_TEST_FEW": "1"}
+        if task.tool != "memcheck":
+            environment["HIGGS_RT_TEST_PLAIN_MATMUL"] = "1"
         started = time.monotonic()
         try:
             done = subprocess.run(

@@ -1,5 +1,7 @@
 #include <array>
+#include <cstddef>
 #include <cstring>
+#include <vector>
 
 #include "core/cuda/cuda_check.h"
 #include "core/cuda/cuda_device.h"
@@ -27,7 +29,9 @@ class CudaSampler final : public Sampler {
     last_columns_ = device_.allocate(ids * sizeof(std::int32_t));
     rows_ = device_.allocate(rows * sizeof(std::int32_t));
     flag_bytes_ = (rows + kAlignment - 1) / kAlignment * kAlignment;
-    output_ = device_.allocate(flag_bytes_ + ids * sizeof(std::int32_t));
+    const std::vector<std::byte> zeros(flag_bytes_ + ids * sizeof(std::int32_t));
+    output_ = device_.allocate(zeros.size());
+    device_.copy_from_host(output_.get(), zeros.data(), zeros.size());  // it is copied as a whole
     for (Fetched& fetched : fetched_) {
       fetched.memory = device_.allocate_pinned(flag_bytes_ + ids * sizeof(std::int32_t));
       fetched.copied = device_.make_event();

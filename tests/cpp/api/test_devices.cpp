@@ -7,6 +7,7 @@
 #include "api/stack.h"
 #include "bench/random_checkpoint.h"
 #include "check.h"
+#include "few.h"
 #include "io/temporary_directory.h"
 
 using namespace higgs_rt;
@@ -112,23 +113,23 @@ TEST("devices: padded graphs, one step ahead of the host, change no column on th
 
 TEST("devices: cuda gives the CPU's greedy columns in fp32, in every shape, prompt and batch") {
   require_cuda();
-  for (const RandomLmShape& shape : shapes()) {
+  for (const RandomLmShape& shape : all_or_few(shapes(), {shapes()[1]})) {
     const TemporaryDirectory directory;
     write_random_lm(directory.path(), shape, DType::kF32, 5);
     Stack cpu(make_cpu_device(), small_engine(directory.path()));
     Stack cuda(require_cuda(), small_engine(directory.path()));
-    const auto requests = random_requests(shape, 9, 24, true);
+    const auto requests = random_requests(shape, 9, few_only() ? 6 : 24, true);
     expect_equal(cuda.run(requests), cpu.run(requests));
   }
 }
 
 TEST("devices: cuda gives a request the same columns alone and among others, sampled, fp32") {
   require_cuda();
-  for (const RandomLmShape& shape : shapes()) {
+  for (const RandomLmShape& shape : all_or_few(shapes(), {shapes()[1]})) {
     const TemporaryDirectory directory;
     write_random_lm(directory.path(), shape, DType::kF32, 6);
     Stack cuda(require_cuda(), small_engine(directory.path()));
-    const auto requests = random_requests(shape, 11, 40, false);
+    const auto requests = random_requests(shape, 11, few_only() ? 6 : 40, false);
     const std::vector<Columns> together = cuda.run(requests);
     for (std::size_t i = 0; i < requests.size(); ++i) {
       expect_equal(cuda.run({requests[i]}), {together[i]});
@@ -142,7 +143,8 @@ TEST("devices: cuda with bf16 weights runs every prompt and ends clean") {
   const TemporaryDirectory directory;
   write_random_lm(directory.path(), shape, DType::kBF16, 7);
   Stack cuda(require_cuda(), small_engine(directory.path(), 37));
-  for (const Columns& columns : cuda.run(random_requests(shape, 12, 100, false))) {
+  for (const Columns& columns :
+       cuda.run(random_requests(shape, 12, few_only() ? 10 : 100, false))) {
     EXPECT_EQ(columns.error, "");
     EXPECT(columns.reason == FinishReason::kStop || columns.reason == FinishReason::kLength);
   }
@@ -170,7 +172,7 @@ TEST("devices: cuda gives a request the same columns alone and among others, sam
   roomy.max_rows = 200;
   Stack together(require_cuda(), crowded), alone(require_cuda(), roomy);
   Random random(22);
-  std::vector<Request> requests = random_requests(shape, 23, 60, false);
+  std::vector<Request> requests = random_requests(shape, 23, few_only() ? 10 : 60, false);
   const Request voices[] = {requests[1], requests[2], requests[4]};
   for (Request& request : requests) {
     if (draw(random, 0, 1) == 0) continue;
@@ -191,7 +193,7 @@ TEST("devices: cuda gives a request the same columns alone and among others, sam
   std::cout << "  " << stats.preemptions << " preemptions, " << stats.prefix_hits
             << " prompt positions shared, " << stats.graph_steps << " of " << stats.steps
             << " steps were graphs\n";
-  EXPECT(stats.preemptions > 0 && stats.prefix_hits > 0);
+  EXPECT(few_only() || (stats.preemptions > 0 && stats.prefix_hits > 0));
 }
 
 TEST("devices: random cancels on cuda harm no other request, in fp32") {
@@ -201,7 +203,7 @@ TEST("devices: random cancels on cuda harm no other request, in fp32") {
   write_random_lm(directory.path(), shape, DType::kF32, 8);
   Stack cpu(make_cpu_device(), small_engine(directory.path()));
   Stack cuda(require_cuda(), small_engine(directory.path()));
-  const auto requests = random_requests(shape, 13, 60, true);
+  const auto requests = random_requests(shape, 13, few_only() ? 10 : 60, true);
   const std::vector<Columns> expected = cpu.run(requests);
   Random random(17);
   std::vector<std::shared_ptr<ColumnCollector>> sinks;

@@ -6,6 +6,7 @@
 
 #include "check.h"
 #include "model/codec_decoder.h"
+#include "model/codec_fixture.h"
 #include "model/edited_checkpoint.h"
 #include "model/receptive_field.h"
 
@@ -15,31 +16,6 @@ using namespace higgs_rt::testing;
 namespace {
 
 const std::string kGolden = std::string(HIGGS_RT_GOLDEN_DIR) + "/codec/";
-
-struct Codec {
-  explicit Codec(const std::string& directory)
-      : device(make_cpu_device()), pool(2), ops(make_cpu_ops(*device, pool)) {
-    decoder = load_codec_decoder(directory, *ops);
-  }
-  std::vector<float> decode(const std::vector<std::int32_t>& codes) {
-    const auto frames = codes.size() / static_cast<std::size_t>(decoder->spec().num_codebooks);
-    std::vector<float> pcm(frames * static_cast<std::size_t>(decoder->spec().samples_per_frame));
-    decoder->decode(codes, static_cast<std::int32_t>(frames), pcm);
-    return pcm;
-  }
-  std::unique_ptr<Device> device;
-  ThreadPool pool;
-  std::unique_ptr<Ops> ops;
-  std::unique_ptr<CodecDecoder> decoder;
-};
-
-template <class T>
-std::vector<T> golden(const StoredTensors& tensors, const std::string& name) {
-  const std::string& bytes = tensors.at(name).bytes;
-  std::vector<T> values(bytes.size() / sizeof(T));
-  std::memcpy(values.data(), bytes.data(), bytes.size());
-  return values;
-}
 
 std::vector<std::int32_t> random_codes(const CodecSpec& spec, std::int32_t frames) {
   std::mt19937 random(7);
@@ -74,7 +50,7 @@ TEST("codec: receptive field of the released ratios (specification 8.2)") {
 TEST("codec: waveform equal to transformers' in both layouts") {
   const StoredTensors expected = read_tensors(kGolden);
   for (const std::string layout : {"transformers", "original"}) {
-    Codec codec(kGolden + layout);
+    Codec codec(kGolden + layout, make_cpu_device());
     EXPECT_EQ(codec.decoder->spec().context_frames, 10);
     EXPECT_EQ(codec.decoder->spec().samples_per_frame, 960);
     EXPECT_EQ(codec.decoder->spec().num_codebooks, 8);
@@ -96,7 +72,7 @@ TEST("codec: waveform equal to transformers' in both layouts") {
 }
 
 TEST("codec: chunks with 10 frames of context equal to the whole, bit for bit; 9 are too few") {
-  Codec codec(kGolden + "transformers");
+  Codec codec(kGolden + "transformers", make_cpu_device());
   constexpr std::int32_t kFrames = 75;
   const auto codes = random_codes(codec.decoder->spec(), kFrames);
   const auto whole = codec.decode(codes);
@@ -117,7 +93,7 @@ TEST("codec: chunks with 10 frames of context equal to the whole, bit for bit; 9
 }
 
 TEST("codec: a range of frames equal to the same frames of the whole, bit for bit") {
-  Codec codec(kGolden + "transformers");
+  Codec codec(kGolden + "transformers", make_cpu_device());
   constexpr std::int32_t kFrames = 40;
   const auto codes = random_codes(codec.decoder->spec(), kFrames);
   const auto whole = codec.decode(codes);
@@ -130,7 +106,7 @@ TEST("codec: a range of frames equal to the same frames of the whole, bit for bi
 }
 
 TEST("codec: long utterances go block by block with the same samples") {
-  Codec codec(kGolden + "transformers");
+  Codec codec(kGolden + "transformers", make_cpu_device());
   constexpr std::int32_t kFrames = 300;  // more than two blocks of 128
   const auto codes = random_codes(codec.decoder->spec(), kFrames);
   const auto whole = codec.decode(codes);
@@ -139,7 +115,7 @@ TEST("codec: long utterances go block by block with the same samples") {
 }
 
 TEST("codec: wrong input is refused") {
-  Codec codec(kGolden + "transformers");
+  Codec codec(kGolden + "transformers", make_cpu_device());
   auto codes = random_codes(codec.decoder->spec(), 3);
   std::vector<float> pcm(3 * 960);
   EXPECT_THROWS(codec.decoder->decode(codes, 4, pcm), "expected 8 x 4 codes, got 24");
@@ -164,10 +140,10 @@ TEST("codec: bf16 weights, and weight norm under the newer name") {
   }
   write_tensors(directory, renamed);
   directory.write("config.json", read_text(kGolden + "original/config.json"));
-  Codec original(kGolden + "original");
+  Codec original(kGolden + "original", make_cpu_device());
   const auto codes = random_codes(original.decoder->spec(), 5);
   const auto expected = original.decode(codes);
-  EXPECT(Codec(directory.path()).decode(codes) == expected);
+  EXPECT(Codec(directory.path(), make_cpu_device()).decode(codes) == expected);
 
   for (auto& [name, tensor] : renamed) {
     std::string halves;
@@ -180,7 +156,7 @@ TEST("codec: bf16 weights, and weight norm under the newer name") {
     tensor = {"BF16", tensor.shape, halves};
   }
   write_tensors(directory, renamed);
-  const auto rounded = Codec(directory.path()).decode(codes);
+  const auto rounded = Codec(directory.path(), make_cpu_device()).decode(codes);
   float largest = 0;
   for (std::size_t i = 0; i < expected.size(); ++i) {
     largest = std::max(largest, std::abs(rounded[i] - expected[i]));
@@ -198,7 +174,7 @@ TEST("codec: malformed checkpoints are refused by field or tensor") {
     write_tensors(directory, tensors);
     const std::string config = read_text(source + "/config.json");
     directory.write("config.json", from.empty() ? config : replaced(config, from, to));
-    EXPECT_THROWS(Codec(directory.path()), part);
+    EXPECT_THROWS(Codec(directory.path(), make_cpu_device()), part);
   };
   const auto nothing = [](StoredTensors&) {};
   refused(nothing, "\"higgs_audio_v2_tokenizer\"", "\"dac\"", "[config.json:model_type]");
@@ -226,5 +202,5 @@ TEST("codec: malformed checkpoints are refused by field or tensor") {
   }
   const TemporaryDirectory pickle;
   pickle.write("model.pth", "x");
-  EXPECT_THROWS(Codec(pickle.path()), "got only model.pth");
+  EXPECT_THROWS(Codec(pickle.path(), make_cpu_device()), "got only model.pth");
 }

@@ -9,6 +9,7 @@
 #include "few.h"
 #include "higgs_rt/error.h"
 #include "model/codec_decoder.h"
+#include "model/codec_fixture.h"
 #include "model/codec_window.h"
 #include "model/edited_checkpoint.h"
 #include "model/receptive_field.h"
@@ -29,23 +30,6 @@ std::unique_ptr<Device> gpu_or_skip() {
     SKIP(error.what());
   }
 }
-
-struct Codec {
-  Codec(const std::string& directory, std::unique_ptr<Device> the_device, CodecPrecision precision)
-      : device(std::move(the_device)), pool(2), ops(make_ops(*device, pool)) {
-    decoder = load_codec_decoder(directory, *ops, precision);
-  }
-  std::vector<float> decode(const std::vector<std::int32_t>& codes) {
-    const auto frames = codes.size() / static_cast<std::size_t>(decoder->spec().num_codebooks);
-    std::vector<float> pcm(frames * static_cast<std::size_t>(decoder->spec().samples_per_frame));
-    decoder->decode(codes, static_cast<std::int32_t>(frames), pcm);
-    return pcm;
-  }
-  std::unique_ptr<Device> device;
-  ThreadPool pool;
-  std::unique_ptr<Ops> ops;
-  std::unique_ptr<CodecDecoder> decoder;
-};
 
 std::vector<std::int32_t> random_codes(const CodecSpec& spec, std::int32_t frames,
                                        std::mt19937& random) {
@@ -166,17 +150,13 @@ TEST("codec window: keeps every row that the samples need") {
 TEST("cuda codec decoder: agrees with the CPU's") {
   gpu_or_skip();
   std::mt19937 random(11);
-  const StoredTensors golden = read_tensors(kGolden);
-  const auto stored = [&](const char* name) {
-    const std::string& bytes = golden.at(name).bytes;
-    std::vector<std::int32_t> values(bytes.size() / sizeof(std::int32_t));
-    std::memcpy(values.data(), bytes.data(), bytes.size());
-    return values;
-  };
-  compare_with_cpu("golden, 1 frame", kGolden + "transformers", stored("codes_1"), 45);
-  compare_with_cpu("golden, speech", kGolden + "transformers", stored("speech_codes"), 40);
+  const StoredTensors stored = read_tensors(kGolden);
+  compare_with_cpu("golden, 1 frame", kGolden + "transformers",
+                   golden<std::int32_t>(stored, "codes_1"), 45);
+  compare_with_cpu("golden, speech", kGolden + "transformers",
+                   golden<std::int32_t>(stored, "speech_codes"), 40);
   if (few_only()) return;
-  compare_with_cpu("demo voice, speech", kDemo, stored("demo_codes"), 60);
+  compare_with_cpu("demo voice, speech", kDemo, golden<std::int32_t>(stored, "demo_codes"), 60);
   const TemporaryDirectory directory;
   write_random_codec(directory.path(), released_codec_shape(), 3);
   const CodecSpec spec = {8, 1024, 24000, 960, 10};

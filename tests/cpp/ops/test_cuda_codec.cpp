@@ -1,4 +1,5 @@
 // The codec's operations on the GPU against the CPU's. Needs a build with CUDA and a GPU.
+#include "codec_cases.h"
 #include "cuda_backend.h"
 
 using namespace higgs_rt;
@@ -6,32 +7,17 @@ using namespace higgs_rt::testing;
 
 namespace {
 
-struct Shape1d {
-  std::int64_t channels, outputs, taps, times;
-  Ops::Conv1d conv;
-};
+// Beside kConvs and kTransposed: widths with kernels of their own.
+const Shape1d kWideConv = {256, 1024, 7, 36, {1, 1, 3, 0}};
+const Shape1d kNarrowConv = {32, 1, 7, 1000, {1, 1, 3, 0}};
+const Shape1d kWideTransposed = {1024, 512, 16, 18, {8, 1, 4, 0}};
 
-const Shape1d kConvs[] = {
-    {1, 1, 1, 1, {}},
-    {3, 5, 7, 20, {1, 1, 3, 0}},
-    {20, 20, 7, 77, {1, 9, 27, 0}},
-    {32, 1, 7, 1000, {1, 1, 3, 0}},
-    {17, 19, 1, 130, {}},
-    {12, 16, 3, 9, {1, 2, 0, 0}},
-    {300, 40, 7, 300, {1, 9, 27, 0}},
-    {256, 1024, 7, 36, {1, 1, 3, 0}},
-};
-
-const Shape1d kTransposed[] = {
-    {1, 1, 1, 1, {}},
-    {24, 12, 16, 33, {8, 1, 4, 0}},
-    {12, 7, 10, 50, {5, 1, 3, 1}},
-    {40, 20, 8, 100, {4, 1, 2, 0}},
-    {10, 5, 6, 200, {3, 1, 2, 1}},
-    {5, 3, 7, 30, {3, 1, 1, 2}},
-    {5, 3, 2, 30, {3, 1, 0, 0}},
-    {1024, 512, 16, 18, {8, 1, 4, 0}},
-};
+template <std::size_t N>
+std::vector<Shape1d> with(const Shape1d (&cases)[N], std::initializer_list<Shape1d> more) {
+  std::vector<Shape1d> all(cases, cases + N);
+  all.insert(all.end(), more);
+  return all;
+}
 
 double largest_difference(const TensorView& a, const TensorView& b) {
   std::vector<double> expected;
@@ -42,21 +28,13 @@ double largest_difference(const TensorView& a, const TensorView& b) {
 // Sums of n products of normal numbers in another order.
 double tolerance(std::int64_t products) { return 1e-6 * static_cast<double>(8 + products); }
 
-Tensor window(const TensorView& x, std::int64_t begin, std::int64_t count) {
-  Tensor part(cpu(), DType::kF32, {x.dim(0), count});
-  for (std::int64_t c = 0; c < x.dim(0); ++c) {
-    std::copy_n(x.as<float>() + c * x.dim(1) + begin, count, part.as<float>() + c * count);
-  }
-  return part;
-}
-
 }  // namespace
 
 TEST("cuda codec: conv1d agrees with the CPU's, with and without residual") {
   CudaBackend gpu;
   CpuBackend reference;
-  for (const Shape1d& s : kConvs) {
-    const std::int64_t times = s.times + 2 * s.conv.padding - s.conv.dilation * (s.taps - 1);
+  for (const Shape1d& s : with(kConvs, {kWideConv, kNarrowConv})) {
+    const std::int64_t times = conv_times(s);
     const Tensor x = random_tensor({s.channels, s.times}), bias = random_tensor({s.outputs});
     const Tensor weight = random_tensor({s.outputs, s.channels, s.taps});
     const Tensor residual = random_tensor({s.outputs, times}), expected = zeros({s.outputs, times});
@@ -76,9 +54,8 @@ TEST("cuda codec: conv1d agrees with the CPU's, with and without residual") {
 TEST("cuda codec: conv_transpose1d agrees with the CPU's") {
   CudaBackend gpu;
   CpuBackend reference;
-  for (const Shape1d& s : kTransposed) {
-    const std::int64_t times =
-        (s.times - 1) * s.conv.stride - 2 * s.conv.padding + s.taps + s.conv.output_padding;
+  for (const Shape1d& s : with(kTransposed, {kWideTransposed})) {
+    const std::int64_t times = transposed_times(s);
     const Tensor x = random_tensor({s.channels, s.times}), bias = random_tensor({s.outputs});
     const Tensor weight = random_tensor({s.channels, s.outputs, s.taps});
     const Tensor expected = zeros({s.outputs, times}),

@@ -16,6 +16,15 @@ namespace higgs_rt::testing {
 using Column = std::vector<std::int32_t>;
 using Columns = std::vector<Column>;
 
+constexpr float kInf = std::numeric_limits<float>::infinity();
+
+inline std::vector<float> random_logits(std::mt19937_64& random, std::size_t count, float spread) {
+  std::normal_distribution<float> normal(0, spread);
+  std::vector<float> logits(count);
+  for (float& value : logits) value = normal(random);
+  return logits;
+}
+
 // What a misbehaving model would sample: one id per codebook. After `calm` columns EOS turns up
 // with rate `eos`; BOS anywhere with rate `bos`.
 struct WildSource {

@@ -15,15 +15,6 @@ using namespace higgs_rt::testing;
 
 namespace {
 
-constexpr float kInf = std::numeric_limits<float>::infinity();
-
-std::vector<float> random_logits(std::mt19937_64& random, std::size_t count, float spread) {
-  std::normal_distribution<float> normal(0, spread);
-  std::vector<float> logits(count);
-  for (float& value : logits) value = normal(random);
-  return logits;
-}
-
 // One step on codebook 0 (the only live one of column 1) after a history of single-id columns.
 std::int32_t first_sample(const SamplingParams& params, const std::vector<float>& logits,
                           const std::vector<std::int32_t>& history) {

@@ -15,7 +15,6 @@ using namespace higgs_rt::testing;
 
 namespace {
 
-constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 struct Row {

@@ -14,15 +14,6 @@ using namespace higgs_rt::testing;
 
 namespace {
 
-constexpr float kInf = std::numeric_limits<float>::infinity();
-
-std::vector<float> random_logits(std::mt19937_64& random, std::size_t count, float spread) {
-  std::normal_distribution<float> normal(0, spread);
-  std::vector<float> logits(count);
-  for (float& value : logits) value = normal(random);
-  return logits;
-}
-
 // Columns of a stream that never ends: `steps` of all codebooks live, the same logits
 // [codebooks, vocab] every time. EOS must be -inf in them.
 Columns endless_columns(const std::vector<float>& logits, const SamplingParams& params,
