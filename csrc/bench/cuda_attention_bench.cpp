@@ -52,11 +52,12 @@ class AttentionBench {
     const Tensor blocks = integers(table, {count, width});
     const Tensor q = random({rows, kQueryHeads, kDim});
     const Tensor out(device_, DType::kBF16, q.view().shape);
+    const Ops::AttentionBatch batch = {seq, pos, blocks, layout_,
+                                       rows == count ? RowKind::kDecode : RowKind::kPrompt};
     const auto layers = [&] {
+      ops_->plan_attention(q, keys_[0], batch);
       for (std::size_t i = 0; i < keys_.size(); ++i) {
-        ops_->attention(
-            q, keys_[i], values_[i],
-            {seq, pos, blocks, layout_, rows == count ? RowKind::kDecode : RowKind::kPrompt}, out);
+        ops_->attention(q, keys_[i], values_[i], batch, out);
       }
     };
     layers();

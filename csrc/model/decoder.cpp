@@ -19,6 +19,10 @@ TensorView as_shape(const TensorView& memory, Shape shape) {
   return view;
 }
 
+Ops::AttentionBatch attention_batch(const DecoderBatch& batch, const KvLayout& layout) {
+  return {batch.sequence, batch.position, batch.block_table, layout, batch.kind};
+}
+
 }  // namespace
 
 Decoder::Decoder(const ModelConfig& config, ModelWeights weights, const Limits& limits, Ops& ops)
@@ -50,6 +54,8 @@ Decoder::Decoder(const ModelConfig& config, ModelWeights weights, const Limits& 
 TensorView Decoder::forward(const DecoderBatch& batch, const KvCache& cache) {
   const Split split{batch.num_text_rows, batch.ids.dim(0)};
   embed(batch, split);
+  ops_.plan_attention(as_shape(q_, {split.rows, config_.num_heads, config_.head_dim}),
+                      cache.keys.front(), attention_batch(batch, cache.layout));
   for (std::size_t i = 0; i < weights_.layers.size(); ++i) {
     const LayerWeights& layer = weights_.layers[i];
     attention(layer, batch, split, cache.keys[i], cache.values[i], cache.layout);
@@ -106,9 +112,7 @@ void Decoder::attention(const LayerWeights& layer, const DecoderBatch& batch, co
                         .kind = batch.kind},
                        q, keys, values);
   const TensorView out = attended_.view().first(rows);
-  ops_.attention(q, keys, values,
-                 {batch.sequence, batch.position, batch.block_table, layout, batch.kind},
-                 as_shape(out, q_shape));
+  ops_.attention(q, keys, values, attention_batch(batch, layout), as_shape(out, q_shape));
   ops_.linear(out, layer.o, x, /*accumulate=*/true, batch.kind);
 }
 

@@ -12,7 +12,8 @@
 // chunks, as long as each of its positions is always computed as a row of the same kind. (CUDA:
 // docs/gpu.md says which numbers of decode rows share an order.)
 //
-// Padding rows (CUDA only, for graphs over more rows than a step has): position -1 and slot -1.
+// Padding rows (CUDA only, decode rows in graphs over more rows than a step has): position -1 and
+// slot -1.
 // rope leaves such a row alone, store_kv writes nothing for it, attention gives zeros.
 #pragma once
 
@@ -85,6 +86,10 @@ class Ops {
     KvLayout layout;
     RowKind kind = RowKind::kPrompt;
   };
+  // To be called once for a step, before its calls of attention(), with the shapes of those and the
+  // same batch: what a device finds out about the rows of prompts lasts until the next call.
+  virtual void plan_attention(const TensorView& q, const TensorView& k_cache,
+                              const AttentionBatch& batch);
   // Causal attention over the paged cache, scale 1/sqrt(D), softmax in fp32. Query head h reads
   // key/value head h / (Hq / Hk). q and out [R, Hq, D] A, caches [num_slots, Hk, D] A.
   virtual void attention(const TensorView& q, const TensorView& k_cache, const TensorView& v_cache,

@@ -12,6 +12,8 @@ TensorView as_rows(const TensorView& heads) {
 
 }  // namespace
 
+void Ops::plan_attention(const TensorView&, const TensorView&, const AttentionBatch&) {}
+
 void Ops::embed_audio(const ColumnInput& input, const TensorView& out) {
   gather_columns(input.index, input.given, input.last, input.columns);
   embed_columns(input.table, input.columns, out);

@@ -71,8 +71,7 @@ class AttentionScratch {
 namespace {
 
 AttentionShape checked_shape(const TensorView& q, const TensorView& k_cache,
-                             const TensorView& v_cache, const Ops::AttentionBatch& batch,
-                             const TensorView& out) {
+                             const Ops::AttentionBatch& batch) {
   expect_cuda_rank(kOp, "q", q, 3);
   expect_cuda_rank(kOp, "k_cache", k_cache, 3);
   expect_cuda_rank(kOp, "block_table", batch.block_table, 2);
@@ -85,11 +84,9 @@ AttentionShape checked_shape(const TensorView& q, const TensorView& k_cache,
   check_internal(batch.layout.block_tokens > 0, kOp, "layout: expected block_tokens > 0");
   expect_cuda_real(kOp, "q", q, {rows, query_heads, dim});
   expect_cuda(kOp, "k_cache", k_cache, q.dtype, {batch.layout.num_slots(), kv_heads, dim});
-  expect_cuda(kOp, "v_cache", v_cache, q.dtype, k_cache.shape);
   expect_cuda(kOp, "sequence", batch.sequence, DType::kI32, {rows});
   expect_cuda(kOp, "position", batch.position, DType::kI32, {rows});
   expect_cuda(kOp, "block_table", batch.block_table, DType::kI32, batch.block_table.shape);
-  expect_cuda(kOp, "out", out, q.dtype, q.shape);
   return {rows,
           query_heads,
           kv_heads,
@@ -99,21 +96,44 @@ AttentionShape checked_shape(const TensorView& q, const TensorView& k_cache,
           1.0f / std::sqrt(static_cast<float>(dim))};
 }
 
+AttentionData attention_data(const TensorView& q, const TensorView& k_cache,
+                             const Ops::AttentionBatch& batch) {
+  return {q.data,
+          k_cache.data,
+          nullptr,
+          batch.sequence.as<std::int32_t>(),
+          batch.position.as<std::int32_t>(),
+          batch.block_table.as<std::int32_t>(),
+          nullptr,
+          q.dtype};
+}
+
 }  // namespace
+
+void CudaOps::plan_attention(const TensorView& q, const TensorView& k_cache,
+                             const AttentionBatch& batch) {
+  const AttentionShape shape = checked_shape(q, k_cache, batch);
+  if (shape.rows == 0 || batch.kind == RowKind::kDecode ||
+      !has_tensor_core_attention(shape, q.dtype)) {
+    return;
+  }
+  device_.activate();
+  if (!attention_) attention_ = std::make_shared<AttentionScratch>(device_);
+  check_cuda(launch_attention_plan(shape, attention_data(q, k_cache, batch),
+                                   attention_->reserve(shape), device_.stream()),
+             kOp, "the launch of the plan");
+}
 
 void CudaOps::attention(const TensorView& q, const TensorView& k_cache, const TensorView& v_cache,
                         const AttentionBatch& batch, const TensorView& out) {
-  const AttentionShape shape = checked_shape(q, k_cache, v_cache, batch, out);
+  const AttentionShape shape = checked_shape(q, k_cache, batch);
+  expect_cuda(kOp, "v_cache", v_cache, q.dtype, k_cache.shape);
+  expect_cuda(kOp, "out", out, q.dtype, q.shape);
   if (shape.rows == 0) return;
   device_.activate();
-  const AttentionData data = {q.data,
-                              k_cache.data,
-                              v_cache.data,
-                              batch.sequence.as<std::int32_t>(),
-                              batch.position.as<std::int32_t>(),
-                              batch.block_table.as<std::int32_t>(),
-                              out.data,
-                              q.dtype};
+  AttentionData data = attention_data(q, k_cache, batch);
+  data.v_cache = v_cache.data;
+  data.out = out.data;
   if (!has_tensor_core_attention(shape, q.dtype)) {
     check_cuda(launch_attention_plain(shape, data, device_.stream()), kOp, "the launch");
     return;
@@ -128,8 +148,7 @@ void CudaOps::attention(const TensorView& q, const TensorView& k_cache, const Te
   }
   // At most two runs of a sequence: one of text, one of audio.
   const std::int64_t runs = 2 * batch.block_table.dim(0);
-  const std::int64_t tiles = std::min(shape.rows, shape.rows / kTileRows + runs);
-  check_cuda(launch_attention_plan(shape, data, memory, stream), kOp, "the launch of the plan");
+  const std::int64_t tiles = std::min(shape.rows, shape.rows / tile_rows(shape) + runs);
   check_cuda(launch_attention_prefill(shape, data, memory, tiles, stream), kOp,
              "the launch for prompts");
 }

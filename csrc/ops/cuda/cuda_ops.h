@@ -32,6 +32,8 @@ class CudaOps final : public Ops {
   void rope(const TensorView& x, const TensorView& positions, const TensorView& table) override;
   void store_kv(const TensorView& k, const TensorView& v, const TensorView& slots,
                 const TensorView& k_cache, const TensorView& v_cache) override;
+  void plan_attention(const TensorView& q, const TensorView& k_cache,
+                      const AttentionBatch& batch) override;
   void attention(const TensorView& q, const TensorView& k_cache, const TensorView& v_cache,
                  const AttentionBatch& batch, const TensorView& out) override;
   void swiglu(const TensorView& gate, const TensorView& up, const TensorView& out) override;

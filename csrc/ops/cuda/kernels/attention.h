@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "core/dtype.h"
+#include "core/host_device.h"
 
 namespace higgs_rt {
 
@@ -61,13 +62,17 @@ struct AttentionMemory {
 // Tiles of rows of one sequence.
 struct AttentionPlan {
   std::int32_t* count;  // [1]
-  std::int32_t* tiles;  // [rows]: first rows; a tile ends with its sequence or after kTileRows
+  std::int32_t* tiles;  // [rows]: first rows; a tile ends with its sequence or after tile_rows()
 };
 inline AttentionPlan plan_in(std::int32_t* memory) { return {memory, memory + 1}; }
 inline std::size_t plan_bytes(std::int64_t rows) {
   return static_cast<std::size_t>(1 + rows) * sizeof(std::int32_t);
 }
-inline constexpr int kTileRows = 64;
+// A tile has room for kTileItems rows times query heads of a group.
+inline constexpr int kTileItems = 64;
+HIGGS_HOST_DEVICE inline int tile_rows(const AttentionShape& shape) {
+  return kTileItems / static_cast<int>(shape.query_heads / shape.kv_heads);
+}
 
 inline bool has_tensor_core_attention(const AttentionShape& shape, DType dtype) {
   return dtype == DType::kBF16 && (shape.dim == 64 || shape.dim == 128) &&
@@ -80,8 +85,8 @@ cudaError_t prepare_attention_prefill();
 
 cudaError_t launch_attention_decode(const AttentionShape& shape, const AttentionData& data,
                                     const AttentionMemory& memory, cudaStream_t stream);
-// Prompt rows: the plan, which also writes the zeros of padding, then its tiles, of which there are
-// at most `tiles`.
+// Prompt rows: the plan, of which `sequence` alone is read, then for each layer its tiles, of which
+// there are at most `tiles`.
 cudaError_t launch_attention_plan(const AttentionShape& shape, const AttentionData& data,
                                   const AttentionMemory& memory, cudaStream_t stream);
 cudaError_t launch_attention_prefill(const AttentionShape& shape, const AttentionData& data,

@@ -24,17 +24,6 @@ __device__ int running_max(int value, int floor) {
   return max(value, floor);
 }
 
-// A warp writes zeros to the rows of its lanes that are padding.
-__device__ void clear_padding(bool padding, const AttentionShape& shape, const AttentionData& data,
-                              int row) {
-  const std::int64_t bytes = shape.query_heads * shape.dim * 2;  // bf16; a multiple of 16
-  for (unsigned left = __ballot_sync(kAllLanes, padding); left != 0; left &= left - 1) {
-    const std::int64_t at = __shfl_sync(kAllLanes, row, __ffs(left) - 1);
-    auto* out = reinterpret_cast<uint4*>(static_cast<char*>(data.out) + at * bytes);
-    for (std::int64_t i = threadIdx.x % 32; i < bytes / 16; i += 32) out[i] = uint4{};
-  }
-}
-
 // One block. The order of the tiles differs from run to run; no result depends on it.
 __global__ void __launch_bounds__(kThreads)
     attention_plan_kernel(AttentionShape shape, AttentionData data, AttentionPlan plan) {
@@ -43,17 +32,13 @@ __global__ void __launch_bounds__(kThreads)
   grid_launch_next();
   if (threadIdx.x == 0) tiles = last_start = 0;
   __syncthreads();
-  const int rows = static_cast<int>(shape.rows);
-  // Padding belongs to no sequence.
-  const auto sequence = [&](int row) {
-    return row < 0 || row >= rows || data.position[row] < 0 ? -1 : data.sequence[row];
-  };
+  const int rows = static_cast<int>(shape.rows), tile = tile_rows(shape);
+  const auto sequence = [&](int row) { return row < 0 || row >= rows ? -1 : data.sequence[row]; };
   for (int base = 0; base < rows; base += kThreads) {
     const int row = base + static_cast<int>(threadIdx.x), own = sequence(row);
     const bool first = own >= 0 && sequence(row - 1) != own;
     const int start = running_max(first ? row : 0, last_start);
-    if (own >= 0 && (row - start) % kTileRows == 0) plan.tiles[atomicAdd(&tiles, 1)] = row;
-    clear_padding(row < rows && own < 0, shape, data, row);
+    if (own >= 0 && (row - start) % tile == 0) plan.tiles[atomicAdd(&tiles, 1)] = row;
     __syncthreads();
     if (threadIdx.x == kThreads - 1) last_start = start;
     __syncthreads();

@@ -1,8 +1,9 @@
 // Attention of prompt rows, bf16 on the tensor cores.
 //
-// One block takes a tile of up to kTileRows rows and a query head and walks over the context in
-// tiles of 64 positions, with sums relative to the largest score so far. A row's sums depend
-// neither on its place in the tile nor on the others: positions beyond its own add exact zeros.
+// One block takes a tile of rows of one sequence and the query heads of one key/value head, 64
+// pairs of them at most, and walks over the context in tiles of 64 positions, with sums relative to
+// the largest score so far. A row's sums depend neither on its place in the tile nor on the others:
+// positions beyond its own add exact zeros.
 #include "core/cuda/launch.cuh"
 #include "ops/cuda/kernels/attention.h"
 #include "ops/cuda/kernels/tensor_core.cuh"
@@ -14,7 +15,7 @@ namespace {
 constexpr int kWarps = 4, kThreads = 32 * kWarps;
 constexpr int kPositions = 64;  // of a tile of keys and values
 constexpr unsigned kAllLanes = 0xffffffffu;
-static_assert(kTileRows == 16 * kWarps);
+static_assert(kTileItems == 16 * kWarps);
 
 struct RowTile {
   std::int64_t first;
@@ -27,15 +28,15 @@ __device__ RowTile tile_at(const AttentionShape& shape, const AttentionData& dat
   __shared__ unsigned other[2];
   __shared__ int last[2];
   const std::int64_t row = first + threadIdx.x;
-  if (threadIdx.x < kTileRows) {
-    const bool same =
-        row < shape.rows && data.sequence[row] == data.sequence[first] && data.position[row] >= 0;
+  if (threadIdx.x < kTileItems) {
+    const bool same = static_cast<int>(threadIdx.x) < tile_rows(shape) && row < shape.rows &&
+                      data.sequence[row] == data.sequence[first];
     const unsigned others = __ballot_sync(kAllLanes, !same);
     if (threadIdx.x % 32 == 0) other[threadIdx.x / 32] = others;
   }
   __syncthreads();
   const int rows = other[0] != 0 ? __ffs(other[0]) - 1 : other[1] != 0 ? 31 + __ffs(other[1]) : 64;
-  if (threadIdx.x < kTileRows) {
+  if (threadIdx.x < kTileItems) {
     const int position = static_cast<int>(threadIdx.x) < rows ? data.position[row] : -1;
     const int largest = __reduce_max_sync(kAllLanes, position);
     if (threadIdx.x % 32 == 0) last[threadIdx.x / 32] = largest;
@@ -73,23 +74,33 @@ __device__ void copy_tile(const Context& context, int begin, std::uint32_t keys,
   }
 }
 
-// 16 rows of a warp; lane (g, t) = (lane / 4, lane % 4) has rows g (half 0) and g + 8 (half 1).
+// Pair i of a tile, of a row and a query head of the group.
+struct Pair {
+  std::int64_t row;  // of the step
+  std::int64_t q;    // where its numbers are, in heads
+};
+__device__ Pair pair_at(const AttentionShape& shape, const RowTile& tile, int i) {
+  const int group = static_cast<int>(shape.query_heads / shape.kv_heads);
+  const std::int64_t row = tile.first + i / group;
+  return {row, row * shape.query_heads + blockIdx.y * group + i % group};
+}
+
+// 16 pairs of a warp; lane (g, t) = (lane / 4, lane % 4) has pairs g (half 0) and g + 8 (half 1).
 template <int D>
 struct WarpRows {
   std::uint32_t q[D / 16][4];
-  int position[2];  // -1: no row
+  int position[2];  // -1: none
   float largest[2], total[2];
   float sum[D / 8][4];  // numbers 8 n + 2 t and + 1 of row g, then of row g + 8
 
   __device__ void load(const AttentionShape& shape, const AttentionData& data, const RowTile& tile,
-                       int row) {
+                       int first) {
     const int t = threadIdx.x % 4;
     for (int half = 0; half < 2; ++half) {
-      const bool real = row + 8 * half < tile.rows;
-      const std::int64_t at = tile.first + row + 8 * half;
-      position[half] = real ? data.position[at] : -1;
-      const auto* from = static_cast<const __nv_bfloat16*>(data.q) +
-                         (at * shape.query_heads + blockIdx.y) * D + 2 * t;
+      const Pair pair = pair_at(shape, tile, first + 8 * half);
+      const bool real = pair.row < tile.first + tile.rows;
+      position[half] = real ? data.position[pair.row] : -1;
+      const auto* from = static_cast<const __nv_bfloat16*>(data.q) + pair.q * D + 2 * t;
 #pragma unroll
       for (int k = 0; k < D / 16; ++k) {
         const auto* pair = reinterpret_cast<const std::uint32_t*>(from + 16 * k);
@@ -185,16 +196,15 @@ __device__ void add_values(WarpRows<D>& rows, const float (&weight)[kPositions /
 
 template <int D>
 __device__ void store(const WarpRows<D>& rows, const AttentionShape& shape,
-                      const AttentionData& data, const RowTile& tile, int row) {
+                      const AttentionData& data, const RowTile& tile, int first) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     float total = rows.total[half];
     total += __shfl_xor_sync(kAllLanes, total, 1);
     total += __shfl_xor_sync(kAllLanes, total, 2);
     if (rows.position[half] < 0) continue;
-    const std::int64_t at = tile.first + row + 8 * half;
-    auto* out = static_cast<__nv_bfloat16*>(data.out) + (at * shape.query_heads + blockIdx.y) * D +
-                2 * (threadIdx.x % 4);
+    auto* out = static_cast<__nv_bfloat16*>(data.out) +
+                pair_at(shape, tile, first + 8 * half).q * D + 2 * (threadIdx.x % 4);
 #pragma unroll
     for (int n = 0; n < D / 8; ++n) {
       const float* sum = rows.sum[n] + 2 * half;
@@ -203,7 +213,7 @@ __device__ void store(const WarpRows<D>& rows, const AttentionShape& shape,
   }
 }
 
-// Grid (most tiles, query heads).
+// Grid (most tiles, key/value heads).
 template <int D>
 __global__ void __launch_bounds__(kThreads, 2)
     attention_prefill_kernel(AttentionShape shape, AttentionData data, AttentionPlan plan) {
@@ -215,7 +225,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   if (static_cast<int>(blockIdx.x) >= tiles) return;
   // The last tiles of a prompt have the longest context: they start first.
   const RowTile tile = tile_at(shape, data, plan.tiles[tiles - 1 - blockIdx.x]);
-  const std::int64_t head = blockIdx.y / (shape.query_heads / shape.kv_heads) * D;
+  const std::int64_t head = std::int64_t{blockIdx.y} * D;
   const Context context = {
       data.block_table + std::int64_t{data.sequence[tile.first]} * shape.max_blocks,
       static_cast<const __nv_bfloat16*>(data.k_cache) + head,
@@ -230,9 +240,9 @@ __global__ void __launch_bounds__(kThreads, 2)
     copy_async_commit();
   };
   copy(0);
-  const int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
+  const int pair = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
   WarpRows<D> rows;
-  rows.load(shape, data, tile, row);
+  rows.load(shape, data, tile, pair);
   const int last = rows.last_position();
   const float scale = shape.scale * 1.44269504f;
   for (int begin = 0; begin < tile.length; begin += kPositions) {
@@ -248,7 +258,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     }
     __syncthreads();
   }
-  store<D>(rows, shape, data, tile, row);
+  store<D>(rows, shape, data, tile, pair);
 }
 
 template <int D>
@@ -270,7 +280,7 @@ cudaError_t prepare_attention_prefill() {
 cudaError_t launch_attention_prefill(const AttentionShape& shape, const AttentionData& data,
                                      const AttentionMemory& memory, std::int64_t tiles,
                                      cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(shape.query_heads));
+  const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(shape.kv_heads));
   const bool wide = shape.dim == 128;
   return launch(wide ? attention_prefill_kernel<128> : attention_prefill_kernel<64>, grid, kThreads,
                 static_cast<std::size_t>(wide ? kSharedBytes<128> : kSharedBytes<64>), stream,
