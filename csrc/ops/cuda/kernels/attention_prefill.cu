@@ -103,9 +103,9 @@ struct WarpRows {
       const auto* from = static_cast<const __nv_bfloat16*>(data.q) + pair.q * D + 2 * t;
 #pragma unroll
       for (int k = 0; k < D / 16; ++k) {
-        const auto* pair = reinterpret_cast<const std::uint32_t*>(from + 16 * k);
-        q[k][half] = real ? pair[0] : 0;
-        q[k][half + 2] = real ? pair[4] : 0;
+        const auto* two = reinterpret_cast<const std::uint32_t*>(from + 16 * k);
+        q[k][half] = real ? two[0] : 0;
+        q[k][half + 2] = real ? two[4] : 0;
       }
       largest[half] = -INFINITY;
       total[half] = 0.0f;
