@@ -32,7 +32,9 @@ Step::Step(Machine& machine, const ModelShape& s, int num_layers, std::int64_t r
            std::int32_t context)
     : shape(s) {
   const auto weight = [&](std::int64_t out, std::int64_t in) {
-    return machine.random({out, in}, DType::kBF16);
+    Tensor stored = machine.random({out, in}, DType::kBF16);
+    Tensor packed = machine.ops->pack(stored);
+    return packed.view() ? packed : stored;
   };
   const std::int64_t q_size = s.query_heads * s.dim, kv_size = s.kv_heads * s.dim;
   for (int i = 0; i < num_layers; ++i) {
@@ -41,7 +43,7 @@ Step::Step(Machine& machine, const ModelShape& s, int num_layers, std::int64_t r
                       weight(s.hidden, q_size), weight(s.ffn, s.hidden), weight(s.ffn, s.hidden),
                       weight(s.hidden, s.ffn)});
   }
-  table = weight(s.codebooks * s.vocab, s.hidden);
+  table = machine.random({s.codebooks * s.vocab, s.hidden}, DType::kBF16);
   head = weight(s.codebooks * s.vocab, s.hidden);
   x = machine.random({rows, s.hidden});
   normed = machine.random({rows, s.hidden});

@@ -109,19 +109,25 @@ class NativeCodecDecoder final : public CodecDecoder {
   TensorView block(const CodecBlockWeights& weights, std::int64_t ratio, const TensorView& x) {
     ops_.snake(x, weights.snake, x);
     const Ops::Conv1d up{ratio, 1, (ratio + 1) / 2, ratio % 2};
-    const TensorView out = part(other_, x.dim(0) / 2, x.dim(1) * ratio);
-    ops_.conv_transpose1d(x, weights.upsample.weight, weights.upsample.bias, up, out);
+    const std::int64_t channels = x.dim(0) / 2, times = x.dim(1) * ratio;
+    ops_.conv_transpose1d(x, weights.upsample.weight, weights.upsample.bias, up,
+                          part(other_, channels, times));
     std::swap(x_, other_);
-    const TensorView first = part(other_, out.dim(0), out.dim(1));
-    const TensorView second = part(temp_, out.dim(0), out.dim(1));
     for (std::size_t i = 0; i < weights.units.size(); ++i) {
       const ResidualUnitWeights& unit = weights.units[i];
-      ops_.snake(out, unit.snake1, first);
-      conv(first, unit.conv1, kCodecDilations[i], nullptr, second);
-      ops_.snake(second, unit.snake2, second);
-      conv(second, unit.conv2, 1, &out, out);
+      ops_.residual_unit(part(x_, channels, times),
+                         {.alpha1 = unit.snake1,
+                          .weight1 = unit.conv1.weight,
+                          .bias1 = unit.conv1.bias,
+                          .dilation = kCodecDilations[i],
+                          .alpha2 = unit.snake2,
+                          .weight2 = unit.conv2.weight,
+                          .bias2 = unit.conv2.bias,
+                          .work = part(temp_, channels, times)},
+                         part(other_, channels, times));
+      std::swap(x_, other_);
     }
-    return out;
+    return part(x_, channels, times);
   }
 
   // Same length: padded by half the kernel's reach on each side.

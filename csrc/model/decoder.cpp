@@ -59,8 +59,8 @@ TensorView Decoder::forward(const DecoderBatch& batch, const KvCache& cache) {
   for (std::size_t i = 0; i < weights_.layers.size(); ++i) {
     const LayerWeights& layer = weights_.layers[i];
     attention(layer, batch, split, cache.keys[i], cache.values[i], cache.layout);
-    feed_forward(layer.text, 0, split.text, batch.kind);
-    feed_forward(layer.audio, split.text, split.rows - split.text, batch.kind);
+    feed_forward(layer.text, config_.text_ffn, 0, split.text, batch.kind);
+    feed_forward(layer.audio, config_.audio_ffn, split.text, split.rows - split.text, batch.kind);
   }
   const std::int64_t wanted = batch.logit_rows.dim(0);
   const TensorView logits = logits_.view().first(wanted);
@@ -116,12 +116,13 @@ void Decoder::attention(const LayerWeights& layer, const DecoderBatch& batch, co
   ops_.linear(out, layer.o, x, /*accumulate=*/true, batch.kind);
 }
 
-// Adds the FFN of one modality to its rows [begin, begin + count) of the residual stream.
-void Decoder::feed_forward(const PathWeights& path, std::int64_t begin, std::int64_t count,
-                           RowKind kind) {
+// Adds the FFN of one modality, `width` wide, to its rows [begin, begin + count) of the residual
+// stream.
+void Decoder::feed_forward(const PathWeights& path, std::int64_t width, std::int64_t begin,
+                           std::int64_t count, RowKind kind) {
   if (count == 0) return;
   const TensorView x = hidden_.view().slice(begin, count);
-  const Shape shape = {count, path.ffn.gate.dim(0)};
+  const Shape shape = {count, width};
   const TensorView activated = as_shape(gate_, shape);
   ops_.ffn_input(x,
                  {path.post_attention_norm, config_.rms_norm_eps, path.ffn.gate, path.ffn.up,

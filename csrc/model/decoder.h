@@ -55,7 +55,8 @@ class Decoder {
   void embed(const DecoderBatch& batch, const Split& split);
   void attention(const LayerWeights& layer, const DecoderBatch& batch, const Split& split,
                  const TensorView& keys, const TensorView& values, const KvLayout& layout);
-  void feed_forward(const PathWeights& path, std::int64_t begin, std::int64_t count, RowKind kind);
+  void feed_forward(const PathWeights& path, std::int64_t width, std::int64_t begin,
+                    std::int64_t count, RowKind kind);
 
   ModelConfig config_;
   ModelWeights weights_;

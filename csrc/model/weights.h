@@ -47,7 +47,7 @@ struct ModelWeights {
   DType linear_dtype = DType::kF32;
 
   std::shared_ptr<const Checkpoint> checkpoint;  // keeps the mapping
-  std::vector<Tensor> owned;  // joined halves, tensors of an adapter; on CUDA everything
+  std::vector<Tensor> owned;  // joined halves, packed copies, an adapter's; on CUDA everything
 };
 
 // Throws kNotFound with the names of missing tensors, kInvalidArgument that names a tensor with

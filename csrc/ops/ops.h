@@ -62,8 +62,13 @@ class Ops {
   virtual void rms_norm(const TensorView& x, const TensorView& weight, float eps,
                         const TensorView& out) = 0;
 
+  // A linear weight [O, I] once more, in the order in which linear() reads it fastest; only
+  // linear() and what is made of it understand the copy. Empty: the device takes it as it is.
+  virtual Tensor pack(const TensorView& /*weight*/) { return {}; }
+
   // out = x weight^T, or out += x weight^T when `accumulate`.
-  // x [R, I] A, weight [O, I] fp32 or bf16, out [R, O] A or fp32 (fp32 when `accumulate`).
+  // x [R, I] A, weight [O, I] fp32 or bf16 or what pack() made of it, out [R, O] A or fp32 (fp32
+  // when `accumulate`).
   virtual void linear(const TensorView& x, const TensorView& weight, const TensorView& out,
                       bool accumulate = false, RowKind kind = RowKind::kDecode) = 0;
 
@@ -183,6 +188,18 @@ class Ops {
 
   // out = x + sin^2(alpha x) / (alpha + 1e-9); x and out [C, T] (may be the same), alpha [C].
   virtual void snake(const TensorView& x, const TensorView& alpha, const TensorView& out) = 0;
+
+  // One residual unit: snake, conv1d with `dilation` that keeps the length, snake, conv1d of one
+  // tap, plus x. A stage as above. x, out and the working memory [C, T], all apart from each other.
+  struct ResidualUnit {
+    TensorView alpha1;          // [C]
+    TensorView weight1, bias1;  // [C, C, K] with odd K, [C]
+    std::int64_t dilation = 1;
+    TensorView alpha2;          // [C]
+    TensorView weight2, bias2;  // [C, C, 1], [C]
+    TensorView work;            // [C, T], working memory
+  };
+  virtual void residual_unit(const TensorView& x, const ResidualUnit& unit, const TensorView& out);
 
   // out[c, t] = x[c, begin + t]. x [C, T], out [C, T'], 0 <= begin <= T - T'.
   virtual void crop(const TensorView& x, std::int64_t begin, const TensorView& out) = 0;

@@ -48,4 +48,12 @@ void Ops::head(const TensorView& x, const HeadInput& input, const TensorView& ou
   linear(input.normed, input.weight, out, false, input.kind);
 }
 
+void Ops::residual_unit(const TensorView& x, const ResidualUnit& unit, const TensorView& out) {
+  const Conv1d same{1, unit.dilation, unit.dilation * (unit.weight1.dim(2) - 1) / 2, 0};
+  snake(x, unit.alpha1, out);
+  conv1d(out, unit.weight1, unit.bias1, same, nullptr, unit.work);
+  snake(unit.work, unit.alpha2, unit.work);
+  conv1d(unit.work, unit.weight2, unit.bias2, {}, &x, out);
+}
+
 }  // namespace higgs_rt

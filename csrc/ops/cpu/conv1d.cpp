@@ -1,44 +1,13 @@
 // Both convolutions: they differ only in how the kernel walks weights and input.
 #include <algorithm>
-#include <vector>
 
 #include "core/check.h"
+#include "ops/cpu/conv_scratch.h"
 #include "ops/cpu/cpu_ops.h"
 
 namespace higgs_rt {
 
 namespace {
-
-// Input of a block of time, all channels: it stays in the second-level cache while every output
-// passes over it.
-constexpr std::int64_t kBlockBytes = 256 << 10;
-constexpr std::int64_t kMaxBlockSteps = 2048;
-
-// Grows only; one per thread and use, so that a decode allocates nothing once it has run.
-template <int Use>
-float* scratch(std::int64_t size) {
-  thread_local std::vector<float> memory;
-  if (static_cast<std::int64_t>(memory.size()) < size) {
-    memory.resize(static_cast<std::size_t>(size));
-  }
-  return memory.data();
-}
-
-// to[c, i] = x[c, first + i] for i in [0, width), zero outside [0, times).
-void copy_padded(const float* x, std::int64_t channels, std::int64_t times, std::int64_t first,
-                 std::int64_t width, std::int64_t stride, float* to) {
-  const std::int64_t begin = std::clamp<std::int64_t>(-first, 0, width);
-  const std::int64_t end = std::clamp<std::int64_t>(times - first, begin, width);
-  for (std::int64_t c = 0; c < channels; ++c, x += times, to += stride) {
-    std::fill(to, to + begin, 0.0f);
-    if (begin < end) std::copy(x + first + begin, x + first + end, to + begin);
-    std::fill(to + end, to + width, 0.0f);
-  }
-}
-
-std::int64_t round_up(std::int64_t value, std::int64_t step) {
-  return (value + step - 1) / step * step;
-}
 
 // Weights beyond this size come from main memory. A transposed convolution's walk over the channels
 // of one output, a few bytes at a time and pages apart, would wait there for every line.
@@ -59,7 +28,7 @@ void conv_repacked(const Kernels& kernels, const ConvArgs& args) {
   // An odd number of cache lines apart, or the outputs would share one set of the cache.
   const std::int64_t stride = round_up(args.channels * padded, 32) + 16;
   const std::int64_t last = (args.end + args.phases - 1) / args.phases;
-  float* packed = scratch<1>(kRepackOutputs * stride);
+  float* packed = conv_scratch<1>(kRepackOutputs * stride);
   for (std::int64_t first = args.begin / args.phases; first < last; first += kRepackOutputs) {
     const std::int64_t count = std::min(kRepackOutputs, last - first);
     for (std::int64_t c = 0; c < args.channels; ++c) {
@@ -90,8 +59,9 @@ void CpuOps::run_conv(ConvArgs args, const TensorView& x, std::int64_t left, std
   const std::int64_t channels = x.dim(0), times = x.dim(1);
   const std::int64_t reach = (args.taps - 1) * std::abs(args.x_step);
   const std::int64_t tile = kernels_.conv_step;
-  std::int64_t block = kBlockBytes / (static_cast<std::int64_t>(sizeof(float)) * channels) - reach;
-  block = std::clamp(block / tile * tile, tile, kMaxBlockSteps / tile * tile);
+  std::int64_t block =
+      kConvBlockBytes / (static_cast<std::int64_t>(sizeof(float)) * channels) - reach;
+  block = std::clamp(block / tile * tile, tile, kMaxConvSteps / tile * tile);
   const std::int64_t blocks = (steps + block - 1) / block;
   block = round_up((steps + blocks - 1) / blocks, tile);  // of nearly equal size
   // Few blocks: the outputs are split as well, at the height of the tiles.
@@ -110,9 +80,12 @@ void CpuOps::run_conv(ConvArgs args, const TensorView& x, std::int64_t left, std
       if (part.count <= 0) continue;
       const std::int64_t width = round_up(part.count, tile) + reach;
       const std::int64_t stride = round_up(width, 16) + 16;
-      float* input = scratch<0>(channels * stride);
+      float* input = conv_scratch<0>(channels * stride);
       if (filled != start) {
-        copy_padded(x.as<float>(), channels, times, start - left, width, stride, input);
+        copy_padded(x.as<float>(), channels, times, start - left, width, stride, input,
+                    [](std::int64_t, const float* from, float* to, std::int64_t size) {
+                      std::copy_n(from, size, to);
+                    });
       }
       filled = start;
       part.x = args.x_step < 0 ? input + reach : input;

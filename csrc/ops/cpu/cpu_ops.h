@@ -22,6 +22,7 @@ class CpuOps final : public Ops {
                      const TensorView& out) override;
   void rms_norm(const TensorView& x, const TensorView& weight, float eps,
                 const TensorView& out) override;
+  Tensor pack(const TensorView& weight) override;
   void linear(const TensorView& x, const TensorView& weight, const TensorView& out, bool accumulate,
               RowKind kind) override;
   void rope(const TensorView& x, const TensorView& positions, const TensorView& table) override;
@@ -38,9 +39,11 @@ class CpuOps final : public Ops {
   void conv_transpose1d(const TensorView& x, const TensorView& weight, const TensorView& bias,
                         const Conv1d& conv, const TensorView& out) override;
   void snake(const TensorView& x, const TensorView& alpha, const TensorView& out) override;
+  void residual_unit(const TensorView& x, const ResidualUnit& unit, const TensorView& out) override;
   void crop(const TensorView& x, std::int64_t begin, const TensorView& out) override;
 
  private:
+  void linear_packed(const LinearArgs& args, const TensorView& weight);
   // A convolution whose kernel arguments differ only in the block of time and outputs; `left`
   // zeros stand before x[c, 0], and step 0 with tap offset 0 reads that far to the left of x.
   void run_conv(ConvArgs args, const TensorView& x, std::int64_t left, std::int64_t steps,

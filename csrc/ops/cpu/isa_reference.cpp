@@ -140,6 +140,7 @@ const Kernels& kernels() {
       .attention_rows = 1,
       .linear_f32 = linear<float>,
       .linear_bf16 = linear<std::uint16_t>,
+      .linear_panels = nullptr,
       .conv = conv,
       .attention = attention,
       .rms_norm_f32 = rms_norm<float>,

@@ -10,9 +10,14 @@
 
 namespace higgs_rt {
 
+// Packed weights: bf16 [panels, inputs / 2, kPanelStrips, kStrip, 2]. A strip is kStrip outputs; a
+// panel, read from its beginning to its end, has several. Outputs beyond the last are zeros.
+constexpr std::int64_t kStrip = 16;
+constexpr std::int64_t kPanelStrips = 4;
+
 struct LinearArgs {
   const float* x;      // [rows, inputs]
-  const void* weight;  // [outputs, inputs]
+  const void* weight;  // [outputs, inputs], or panels
   float* out;          // [rows, outputs]
   std::int64_t rows;
   std::int64_t inputs;
@@ -70,6 +75,8 @@ struct Kernels {
   std::int64_t attention_rows;  // query rows times heads of one tile
   void (*linear_f32)(const LinearArgs&, std::int64_t begin, std::int64_t end);
   void (*linear_bf16)(const LinearArgs&, std::int64_t begin, std::int64_t end);
+  // Packed weights, strips [begin, end); null: this table has no use for them.
+  void (*linear_panels)(const LinearArgs&, std::int64_t begin, std::int64_t end);
   void (*conv)(const ConvArgs&);
   void (*attention)(const AttentionArgs&);
   // One row of `size` elements each.

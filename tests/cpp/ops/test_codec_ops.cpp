@@ -181,6 +181,53 @@ TEST("snake agrees with its formula within 1e-6 up to 10,000 and with libm beyon
   }
 }
 
+TEST("a residual unit has the bits of its four operations, however long and on any threads") {
+  struct Size {
+    std::int64_t channels, times, dilation;
+  };
+  for (const char* isa : isas()) {
+    for (const int threads : {1, 2, 3}) {
+      CpuBackend ops(threads, isa);
+      for (const Size& s : {Size{3, 40, 1},
+                            {8, 3001, 1},
+                            {8, 4096, 9},
+                            {16, 2100, 3},
+                            {20, 5000, 9},
+                            {5, 9000, 9},
+                            {100, 1100, 9}}) {
+        if (std::string(isa) == "reference" && s.channels > 10) continue;  // slow
+        const Shape shape = {s.channels, s.times};
+        const Tensor x = random_tensor(shape), work = zeros(shape), other = zeros(shape);
+        const Tensor alpha1 = random_tensor({s.channels}), alpha2 = random_tensor({s.channels});
+        const Tensor weight1 = random_tensor({s.channels, s.channels, 7}, DType::kF32, 0.1f);
+        const Tensor weight2 = random_tensor({s.channels, s.channels, 1});
+        const Tensor bias1 = random_tensor({s.channels}), bias2 = random_tensor({s.channels});
+        const Ops::ResidualUnit unit{alpha1, weight1, bias1, s.dilation,
+                                     alpha2, weight2, bias2, work};
+        const Tensor out = zeros(shape), before = copy_of(x);
+        ops->residual_unit(x, unit, out);
+        ops.ops->Ops::residual_unit(x, unit, other);
+        EXPECT(same_bits(out, other));
+        EXPECT(same_bits(x, before));
+      }
+    }
+  }
+}
+
+TEST("a residual unit names what does not fit") {
+  CpuBackend ops;
+  const Tensor x = zeros({4, 4000}), out = zeros({4, 4000}), four = zeros({4});
+  const Tensor weight1 = zeros({4, 4, 7}), weight2 = zeros({4, 4, 1}), work = zeros({4, 4000});
+  const auto run = [&](const Tensor& first, const Tensor& bias, const Tensor& to) {
+    ops->residual_unit(x, {four, first, bias, 1, four, weight2, four, work}, to);
+  };
+  run(weight1, four, out);
+  EXPECT_THROWS(run(weight1, four, zeros({4, 3999})), "[residual_unit] out");
+  EXPECT_THROWS(run(zeros({4, 5, 7}), four, out), "[residual_unit] weight1");
+  EXPECT_THROWS(run(weight1, zeros({5}), out), "[residual_unit] alpha and bias");
+  EXPECT_THROWS(run(zeros({4, 4, 6}), four, out), "odd number of taps");
+}
+
 TEST("sum_code_tables adds one row of each table to the bias") {
   CpuBackend ops;
   const Tensor tables = random_tensor({8, 11, 19}), bias = random_tensor({19});

@@ -104,6 +104,74 @@ TEST("linear gives the same bits for any number of threads") {
   }
 }
 
+// Kernel tables that read packed weights.
+std::vector<const char*> packing_isas() {
+  std::vector<const char*> found = isas();
+  std::erase_if(found, [](const char* isa) { return std::string(isa) == "reference"; });
+  return found;
+}
+
+TEST("packed weights agree with a double-precision product on every instruction set") {
+  for (const char* isa : packing_isas()) {
+    CpuBackend ops(2, isa);
+    for (const Size& s : kSizes) {
+      for (const std::int64_t inputs : {s.inputs + s.inputs % 2, std::int64_t{256}}) {
+        if (inputs > 2048) continue;
+        const Tensor x = random_tensor({s.rows, inputs});
+        const Tensor weight = random_tensor({s.outputs, inputs}, DType::kBF16);
+        const Tensor packed = ops->pack(weight);
+        const Tensor out = zeros({s.rows, s.outputs}), sum = random_tensor({s.rows, s.outputs});
+        const Tensor before = copy_of(sum);
+        ops->linear(x, packed, out);
+        EXPECT(max_error(out, reference(x, weight)) < 3e-6 * static_cast<double>(inputs));
+        ops->linear(x, packed, sum, true);
+        bool added = true;
+        for (std::int64_t i = 0; i < out.view().size(); ++i) {
+          added = added && sum.as<float>()[i] == before.as<float>()[i] + out.as<float>()[i];
+        }
+        EXPECT(added);
+      }
+    }
+  }
+}
+
+TEST("packed weights give a row the same bits in any batch and for any number of threads") {
+  for (const char* isa : packing_isas()) {
+    CpuBackend ops(2, isa), single(1, isa), three(3, isa);
+    const Tensor weight = random_tensor({213, 640}, DType::kBF16), x = random_tensor({37, 640});
+    const Tensor packed = ops->pack(weight), all = zeros({37, 213});
+    ops->linear(x, packed, all);
+    for (CpuBackend* other : {&single, &three}) {
+      const Tensor out = zeros({37, 213});
+      (*other)->linear(x, packed, out);
+      EXPECT(same_bits(out, all));
+    }
+    for (std::int64_t begin = 0; begin < 37; ++begin) {
+      for (const std::int64_t count : {1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 20}) {
+        if (begin + count > 37) continue;
+        const Tensor part = zeros({count, 213});
+        ops->linear(x.view().slice(begin, count), packed, part);
+        EXPECT(same_bits(part, all.view().slice(begin, count)));
+      }
+    }
+  }
+}
+
+TEST("only weights that are read faster in panels are packed") {
+  CpuBackend ops;
+  EXPECT(!ops->pack(zeros({64, 64})).view());                    // fp32
+  EXPECT(!ops->pack(zeros({64, 63}, DType::kBF16)).view());      // pairs of inputs
+  EXPECT(!ops->pack(zeros({64, 2050}, DType::kBF16)).view());    // too long a chain
+  EXPECT(!ops->pack(zeros({4096, 1024}, DType::kBF16)).view());  // from main memory anyway
+  EXPECT(ops->pack(zeros({2048, 1024}, DType::kBF16)).view());
+  CpuBackend plain(1, "reference");
+  EXPECT(!plain->pack(zeros({64, 64}, DType::kBF16)).view());
+  const Tensor packed = ops->pack(zeros({64, 64}, DType::kBF16));
+  EXPECT_THROWS(plain->linear(zeros({2, 64}), packed, zeros({2, 64})), "another's");
+  EXPECT_THROWS(ops->linear(zeros({2, 64}), packed, zeros({2, 65})), "[linear] packed weight");
+  EXPECT_THROWS(ops->linear(zeros({2, 62}), packed, zeros({2, 64})), "[linear] packed weight");
+}
+
 TEST("linear names the tensor that does not fit") {
   CpuBackend ops;
   const Tensor x = zeros({2, 8}), weight = zeros({4, 9}), out = zeros({2, 4});

@@ -10,11 +10,15 @@
 namespace higgs_rt::HIGGS_ISA {
 
 constexpr int kMaxQueries = kMaxTileRows;  // (row, head) pairs of one tile
+#if defined(__AVX512F__)
+constexpr int kMaxScores = 24;  // sums that the registers hold
+#else
+constexpr int kMaxScores = 8;
+#endif
 
-HIGGS_INLINE std::int64_t cache_offset(const AttentionArgs& a, std::int64_t position) {
-  const std::int64_t slot =
-      a.blocks[position / a.block_tokens] * a.block_tokens + position % a.block_tokens;
-  return (slot * a.kv_heads + a.kv_head) * a.dim;
+// Of the first position of a block of the sequence.
+HIGGS_INLINE std::int64_t cache_offset(const AttentionArgs& a, std::int64_t block) {
+  return (a.blocks[block] * a.block_tokens * a.kv_heads + a.kv_head) * a.dim;
 }
 
 // Positions [begin, end) are consecutive slots that start at `keys`.
@@ -22,14 +26,14 @@ template <int NP, int NQ>
 HIGGS_INLINE void score_tile(const AttentionArgs& a, const float* const* q, const float* keys,
                              std::int64_t position) {
   const std::int64_t stride = a.kv_heads * a.dim;
-  V acc[NP][NQ] = {};
+  V acc[NQ][NP] = {};
   std::int64_t i = 0;
   for (; i + kWidth <= a.dim; i += kWidth) {
     HIGGS_UNROLL
     for (int n = 0; n < NQ; ++n) {
       const V qv = load(q[n] + i);
       HIGGS_UNROLL
-      for (int p = 0; p < NP; ++p) acc[p][n] = fma(load(keys + p * stride + i), qv, acc[p][n]);
+      for (int p = 0; p < NP; ++p) acc[n][p] = fma(load(keys + p * stride + i), qv, acc[n][p]);
     }
   }
   if (i < a.dim) {
@@ -38,19 +42,22 @@ HIGGS_INLINE void score_tile(const AttentionArgs& a, const float* const* q, cons
       const V qv = load_part(q[n] + i, a.dim - i);
       HIGGS_UNROLL
       for (int p = 0; p < NP; ++p) {
-        acc[p][n] = fma(load_part(keys + p * stride + i, a.dim - i), qv, acc[p][n]);
+        acc[n][p] = fma(load_part(keys + p * stride + i, a.dim - i), qv, acc[n][p]);
       }
     }
   }
   HIGGS_UNROLL
   for (int n = 0; n < NQ; ++n) {
     float* scores = a.scores + n * a.score_stride + position;
-    if constexpr (NP == 4) {
-      const V4 value = sum4(acc[0][n], acc[1][n], acc[2][n], acc[3][n]) * a.scale;
+    if constexpr (NP == 8) {
+      const V8 value = sum8(acc[n]) * a.scale;
+      std::memcpy(scores, &value, sizeof(value));
+    } else if constexpr (NP == 4) {
+      const V4 value = sum4(acc[n][0], acc[n][1], acc[n][2], acc[n][3]) * a.scale;
       std::memcpy(scores, &value, sizeof(value));
     } else {
       HIGGS_UNROLL
-      for (int p = 0; p < NP; ++p) scores[p] = sum(acc[p][n]) * a.scale;
+      for (int p = 0; p < NP; ++p) scores[p] = sum(acc[n][p]) * a.scale;
     }
   }
 }
@@ -58,10 +65,13 @@ HIGGS_INLINE void score_tile(const AttentionArgs& a, const float* const* q, cons
 template <int NQ>
 HIGGS_INLINE void all_scores(const AttentionArgs& a, const float* const* q, std::int64_t length) {
   const std::int64_t stride = a.kv_heads * a.dim;
-  for (std::int64_t begin = 0; begin < length; begin += a.block_tokens) {
+  for (std::int64_t begin = 0, block = 0; begin < length; begin += a.block_tokens, ++block) {
     const std::int64_t end = begin + a.block_tokens < length ? begin + a.block_tokens : length;
-    const float* keys = a.k_cache + cache_offset(a, begin);
+    const float* keys = a.k_cache + cache_offset(a, block);
     std::int64_t p = begin;
+    if constexpr (8 * NQ <= kMaxScores) {
+      for (; p + 8 <= end; p += 8) score_tile<8, NQ>(a, q, keys + (p - begin) * stride, p);
+    }
     for (; p + 4 <= end; p += 4) score_tile<4, NQ>(a, q, keys + (p - begin) * stride, p);
     for (; p < end; ++p) score_tile<1, NQ>(a, q, keys + (p - begin) * stride, p);
   }
@@ -97,9 +107,9 @@ HIGGS_INLINE void value_tile(const AttentionArgs& a, float* const* out, const fl
                              std::int64_t length, std::int64_t d, std::int64_t part) {
   const std::int64_t stride = a.kv_heads * a.dim;
   V acc[NQ][ND] = {};
-  for (std::int64_t begin = 0; begin < length; begin += a.block_tokens) {
+  for (std::int64_t begin = 0, block = 0; begin < length; begin += a.block_tokens, ++block) {
     const std::int64_t end = begin + a.block_tokens < length ? begin + a.block_tokens : length;
-    const float* values = a.v_cache + cache_offset(a, begin) + d;
+    const float* values = a.v_cache + cache_offset(a, block) + d;
     for (std::int64_t p = begin; p < end; ++p, values += stride) {
       V value[ND];
       HIGGS_UNROLL

@@ -114,6 +114,36 @@ HIGGS_INLINE V4 sum4(V a, V b, V c, V d) {
       __builtin_shufflevector(fc, fd, 0, 1, 4, 5) + __builtin_shufflevector(fc, fd, 2, 3, 6, 7);
   return __builtin_shufflevector(ab, cd, 0, 2, 4, 6) + __builtin_shufflevector(ab, cd, 1, 3, 5, 7);
 }
+// The lane sums of eight vectors, each as sum4() has it.
+HIGGS_INLINE V8 sum8(const V (&v)[8]) {
+#if defined(__AVX512F__)
+  V half[4];  // of two vectors each, eight lanes folded
+  HIGGS_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    const V a = v[2 * i], b = v[2 * i + 1];
+    half[i] =
+        __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+        __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+  }
+  V quarter[2];  // of four vectors each, four lanes folded
+  HIGGS_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    const V a = half[2 * i], b = half[2 * i + 1];
+    quarter[i] =
+        __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+        __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+  }
+  const V a = quarter[0], b = quarter[1];
+  const V pair =
+      __builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
+      __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+  return __builtin_shufflevector(pair, pair, 0, 4, 8, 12, 2, 6, 10, 14) +
+         __builtin_shufflevector(pair, pair, 1, 5, 9, 13, 3, 7, 11, 15);
+#else
+  return __builtin_shufflevector(sum4(v[0], v[1], v[2], v[3]), sum4(v[4], v[5], v[6], v[7]), 0, 1,
+                                 2, 3, 4, 5, 6, 7);
+#endif
+}
 HIGGS_INLINE float sum(V v) { return sum4(v, v, v, v)[0]; }
 
 // Whether every lane of a comparison's result holds.

@@ -5,6 +5,7 @@
 #include "ops/cpu/kernels/conv.h"
 #include "ops/cpu/kernels/elementwise.h"
 #include "ops/cpu/kernels/linear.h"
+#include "ops/cpu/kernels/linear_panels.h"
 
 namespace higgs_rt::HIGGS_ISA {
 
@@ -18,6 +19,7 @@ const Kernels& kernels() {
       .attention_rows = kMaxQueries,
       .linear_f32 = linear<float>,
       .linear_bf16 = linear<std::uint16_t>,
+      .linear_panels = linear_panels,
       .conv = conv,
       .attention = attention,
       .rms_norm_f32 = rms_norm<float>,
