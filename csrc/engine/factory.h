@@ -24,6 +24,9 @@ struct EngineConfig {
   std::string adapter_dir = "";  // see RuntimeConfig::adapter_dir
   // Native engine: EngineSpec::asynchronous, and decode steps as graphs. Nothing: on CUDA.
   std::optional<bool> asynchronous = std::nullopt;
+  // Native engine: copies of linear weights in the order that the device reads fastest (Ops::pack).
+  // Without, sums are those of the stored order.
+  bool pack_weights = true;
 };
 
 struct LoadedEngine {

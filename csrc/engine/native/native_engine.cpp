@@ -205,7 +205,7 @@ LoadedEngine load_native_engine(const EngineConfig& config, Device& device, Thre
   ModelWeights weights = load_weights(model, std::make_shared<const Checkpoint>(config.model_dir),
                                       device, adapter ? &*adapter : nullptr);
   adapter.reset();
-  pack_weights(weights, *ops);
+  if (config.pack_weights) pack_weights(weights, *ops);
   LoadedEngine loaded;
   ModelInfo& info = loaded.info;
   info.model_dir = config.model_dir;

@@ -19,7 +19,7 @@ inline std::string golden_dir() { return std::string(HIGGS_RT_GOLDEN_DIR) + "/lm
 struct Model {
   explicit Model(const std::string& layout, std::int32_t max_rows = 64,
                  std::unique_ptr<Device> on = make_cpu_device(),
-                 std::optional<bool> asynchronous = std::nullopt)
+                 std::optional<bool> asynchronous = std::nullopt, bool pack_weights = true)
       : device(std::move(on)), pool(2) {
     EngineConfig config;
     config.model_dir = golden_dir() + layout;
@@ -29,6 +29,7 @@ struct Model {
     config.block_tokens = 4;
     config.num_blocks = 48;
     config.asynchronous = asynchronous;
+    config.pack_weights = pack_weights;
     loaded = load_engine(config, *device, pool);
   }
   Engine& engine() { return *loaded.engine; }

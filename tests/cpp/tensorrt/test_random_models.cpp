@@ -91,6 +91,7 @@ TEST("tensorrt: random models of odd shapes give the native engine's logits") {
     config.max_positions = 64;
     config.block_tokens = 64;
     config.num_blocks = kSlots;
+    config.pack_weights = false;
     const auto device = make_cpu_device();
     ThreadPool pool(1);
     const LoadedEngine native = load_engine(config, *device, pool);

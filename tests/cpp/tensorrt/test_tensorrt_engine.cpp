@@ -30,7 +30,7 @@ Sequence slot_sequence(const std::string& layout, std::int32_t slot) {
 
 // Logits of the native engine, whole.
 Logits native_logits(const std::string& layout) {
-  Model model(layout);
+  Model model(layout, 64, make_cpu_device(), std::nullopt, /*pack_weights=*/false);
   Sequence sequence = golden_sequence(layout);
   return feed(model.engine(), sequence, {64});
 }

@@ -31,6 +31,7 @@ class NativeReference {
     config.max_rows = kPositions;
     config.max_sequences = 1;
     config.max_positions = kPositions;
+    config.pack_weights = false;
     loaded_ = load_engine(config, *device_, pool_);
   }
 

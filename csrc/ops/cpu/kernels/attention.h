@@ -11,9 +11,11 @@ namespace higgs_rt::HIGGS_ISA {
 
 constexpr int kMaxQueries = kMaxTileRows;  // (row, head) pairs of one tile
 #if defined(__AVX512F__)
-constexpr int kMaxScores = 24;  // sums that the registers hold
+constexpr int kMaxSums = 24;  // that the registers hold
+#elif defined(__AVX2__)
+constexpr int kMaxSums = 12;
 #else
-constexpr int kMaxScores = 8;
+constexpr int kMaxSums = 8;
 #endif
 
 // Of the first position of a block of the sequence.
@@ -49,10 +51,14 @@ HIGGS_INLINE void score_tile(const AttentionArgs& a, const float* const* q, cons
   HIGGS_UNROLL
   for (int n = 0; n < NQ; ++n) {
     float* scores = a.scores + n * a.score_stride + position;
+#if defined(__AVX512F__)
     if constexpr (NP == 8) {
       const V8 value = sum8(acc[n]) * a.scale;
       std::memcpy(scores, &value, sizeof(value));
-    } else if constexpr (NP == 4) {
+      continue;
+    }
+#endif
+    if constexpr (NP == 4) {
       const V4 value = sum4(acc[n][0], acc[n][1], acc[n][2], acc[n][3]) * a.scale;
       std::memcpy(scores, &value, sizeof(value));
     } else {
@@ -69,7 +75,7 @@ HIGGS_INLINE void all_scores(const AttentionArgs& a, const float* const* q, std:
     const std::int64_t end = begin + a.block_tokens < length ? begin + a.block_tokens : length;
     const float* keys = a.k_cache + cache_offset(a, block);
     std::int64_t p = begin;
-    if constexpr (8 * NQ <= kMaxScores) {
+    if constexpr (kWidth == 16 && 8 * NQ <= kMaxSums) {
       for (; p + 8 <= end; p += 8) score_tile<8, NQ>(a, q, keys + (p - begin) * stride, p);
     }
     for (; p + 4 <= end; p += 4) score_tile<4, NQ>(a, q, keys + (p - begin) * stride, p);
@@ -78,57 +84,61 @@ HIGGS_INLINE void all_scores(const AttentionArgs& a, const float* const* q, std:
 }
 
 // Replaces scores[0..length) by their exponentials relative to the largest and those in
-// [length, limit) by zeros; returns the sum.
+// [length, limit) by zeros; returns the sum. The rest of the last vector is overwritten too.
 inline float softmax_numerators(float* scores, std::int64_t length, std::int64_t limit) {
-  V tops = set1(scores[0]);
-  std::int64_t p = 0;
-  for (; p + kWidth <= length; p += kWidth) tops = max(tops, load(scores + p));
-  float top = max_lane(tops);
-  for (; p < length; ++p) top = scores[p] > top ? scores[p] : top;
+  for (std::int64_t p = length; p % kWidth != 0; ++p) scores[p] = -__builtin_inff();
+  V tops = load(scores);
+  for (std::int64_t p = kWidth; p < length; p += kWidth) tops = max(tops, load(scores + p));
+  const float top = max_lane(tops);
   V total{};
-  p = 0;
-  for (; p + kWidth <= length; p += kWidth) {
+  std::int64_t p = 0;
+  for (; p < length; p += kWidth) {
     const V e = exp(load(scores + p) - top);
     store(scores + p, e);
     total = total + e;
   }
-  if (p < length) {
-    store_part(scores + p, exp(load_part(scores + p, length - p) - top), length - p);
-    total = total + load_part(scores + p, length - p);
-  }
-  for (p = length; p < limit; ++p) scores[p] = 0.0f;
+  for (; p < limit; p += kWidth) store(scores + p, V{});
   return sum(total);
 }
 
+// Vectors of the outputs of NQ queries that the registers hold two sums of each for.
+constexpr int value_vectors(int queries) { return 8 * queries <= kMaxSums ? 4 : 2; }
+
 // Element range [d, d + ND vectors) of the outputs of NQ queries; `part` > 0: only so many elements
-// of a single vector.
+// of a single vector. Even and odd positions of a block have sums of their own.
 template <int NQ, int ND>
 HIGGS_INLINE void value_tile(const AttentionArgs& a, float* const* out, const float* inverse,
                              std::int64_t length, std::int64_t d, std::int64_t part) {
   const std::int64_t stride = a.kv_heads * a.dim;
-  V acc[NQ][ND] = {};
+  V acc[2][NQ][ND] = {};
+  const auto add = [&](V(&sums)[NQ][ND], const float* values, std::int64_t p) {
+    V value[ND];
+    HIGGS_UNROLL
+    for (int i = 0; i < ND; ++i) {
+      value[i] = part > 0 ? load_part(values, part) : load(values + i * kWidth);
+    }
+    HIGGS_UNROLL
+    for (int n = 0; n < NQ; ++n) {
+      const V weight = set1(a.scores[n * a.score_stride + p]);
+      HIGGS_UNROLL
+      for (int i = 0; i < ND; ++i) sums[n][i] = fma(weight, value[i], sums[n][i]);
+    }
+  };
   for (std::int64_t begin = 0, block = 0; begin < length; begin += a.block_tokens, ++block) {
     const std::int64_t end = begin + a.block_tokens < length ? begin + a.block_tokens : length;
     const float* values = a.v_cache + cache_offset(a, block) + d;
-    for (std::int64_t p = begin; p < end; ++p, values += stride) {
-      V value[ND];
-      HIGGS_UNROLL
-      for (int i = 0; i < ND; ++i) {
-        value[i] = part > 0 ? load_part(values, part) : load(values + i * kWidth);
-      }
-      HIGGS_UNROLL
-      for (int n = 0; n < NQ; ++n) {
-        const V weight = set1(a.scores[n * a.score_stride + p]);
-        HIGGS_UNROLL
-        for (int i = 0; i < ND; ++i) acc[n][i] = fma(weight, value[i], acc[n][i]);
-      }
+    std::int64_t p = begin;
+    for (; p + 2 <= end; p += 2, values += 2 * stride) {
+      add(acc[0], values, p);
+      add(acc[1], values + stride, p + 1);
     }
+    if (p < end) add(acc[0], values, p);
   }
   HIGGS_UNROLL
   for (int n = 0; n < NQ; ++n) {
     HIGGS_UNROLL
     for (int i = 0; i < ND; ++i) {
-      const V result = acc[n][i] * inverse[n];
+      const V result = (acc[0][n][i] + acc[1][n][i]) * inverse[n];
       if (part > 0) {
         store_part(out[n] + d, result, part);
       } else {
@@ -151,8 +161,9 @@ inline void attend(const AttentionArgs& a, const float* const* q, float* const* 
     inverse[n] = 1.0f / softmax_numerators(a.scores + n * a.score_stride, lengths[n], longest);
   }
   std::int64_t d = 0;
-  for (; d + 4 * kWidth <= a.dim; d += 4 * kWidth)
-    value_tile<NQ, 4>(a, out, inverse, longest, d, 0);
+  constexpr int kVectors = value_vectors(NQ);
+  for (; d + kVectors * kWidth <= a.dim; d += kVectors * kWidth)
+    value_tile<NQ, kVectors>(a, out, inverse, longest, d, 0);
   for (; d + kWidth <= a.dim; d += kWidth) value_tile<NQ, 1>(a, out, inverse, longest, d, 0);
   if (d < a.dim) value_tile<NQ, 1>(a, out, inverse, longest, d, a.dim - d);
 }

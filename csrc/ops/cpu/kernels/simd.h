@@ -114,9 +114,9 @@ HIGGS_INLINE V4 sum4(V a, V b, V c, V d) {
       __builtin_shufflevector(fc, fd, 0, 1, 4, 5) + __builtin_shufflevector(fc, fd, 2, 3, 6, 7);
   return __builtin_shufflevector(ab, cd, 0, 2, 4, 6) + __builtin_shufflevector(ab, cd, 1, 3, 5, 7);
 }
+#if defined(__AVX512F__)
 // The lane sums of eight vectors, each as sum4() has it.
 HIGGS_INLINE V8 sum8(const V (&v)[8]) {
-#if defined(__AVX512F__)
   V half[4];  // of two vectors each, eight lanes folded
   HIGGS_UNROLL
   for (int i = 0; i < 4; ++i) {
@@ -139,11 +139,8 @@ HIGGS_INLINE V8 sum8(const V (&v)[8]) {
       __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
   return __builtin_shufflevector(pair, pair, 0, 4, 8, 12, 2, 6, 10, 14) +
          __builtin_shufflevector(pair, pair, 1, 5, 9, 13, 3, 7, 11, 15);
-#else
-  return __builtin_shufflevector(sum4(v[0], v[1], v[2], v[3]), sum4(v[4], v[5], v[6], v[7]), 0, 1,
-                                 2, 3, 4, 5, 6, 7);
-#endif
 }
+#endif
 HIGGS_INLINE float sum(V v) { return sum4(v, v, v, v)[0]; }
 
 // Whether every lane of a comparison's result holds.
@@ -161,8 +158,16 @@ HIGGS_INLINE bool all(VI lanes) {
 
 HIGGS_INLINE V max(V a, V b) { return a > b ? a : b; }
 HIGGS_INLINE float max_lane(V v) {
+#if defined(__AVX512F__)
+  v = max(
+      v, __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15));
+  v = max(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7));
+  constexpr int kLeft = 4;
+#else
+  constexpr int kLeft = kWidth;
+#endif
   float m = v[0];
-  for (int i = 1; i < kWidth; ++i) m = v[i] > m ? v[i] : m;
+  for (int i = 1; i < kLeft; ++i) m = v[i] > m ? v[i] : m;
   return m;
 }
 
