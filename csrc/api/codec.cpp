@@ -57,8 +57,13 @@ std::unique_lock<std::mutex> Codec::take_turn() {
   return std::unique_lock(mutex_);
 }
 
+void Codec::set_busy(bool busy) {
+  if (ops_) ops_->set_busy(busy);
+}
+
 void Codec::start(std::span<Block* const> blocks) {
   running_lock_ = take_turn();
+  set_busy(true);
   running_.assign(blocks.begin(), blocks.end());
   try {
     std::vector<CodecDecoder::Job> jobs;
@@ -77,6 +82,7 @@ void Codec::finish() {
   } catch (const std::exception& error) {
     failure = error.what();
   }
+  set_busy(false);
   running_lock_.unlock();
   for (Block* block : blocks) {
     try {

@@ -66,6 +66,7 @@ class Codec {
   // First come, first served: with one mutex a thread that takes it again at once would go on
   // winning.
   std::unique_lock<std::mutex> take_turn();
+  void set_busy(bool busy);
 
   const std::unique_ptr<Device> device_;
   const std::unique_ptr<Ops> ops_;

@@ -51,14 +51,16 @@ std::uint64_t job_of(std::uint64_t gate) { return gate >> kJobShift; }
 
 class CallerCount {
  public:
-  explicit CallerCount(std::atomic<std::int32_t>& count) : count_(count), now_(++count) {}
-  ~CallerCount() { --count_; }
+  CallerCount(std::atomic<std::int32_t>& count, bool entered)
+      : count_(count), more_(entered ? 0 : 1), now_(count.fetch_add(more_) + more_) {}
+  ~CallerCount() { count_ -= more_; }
   CallerCount(const CallerCount&) = delete;
   CallerCount& operator=(const CallerCount&) = delete;
   std::int32_t now() const { return now_; }  // callers when this one came, itself included
 
  private:
   std::atomic<std::int32_t>& count_;
+  const std::int32_t more_;  // a thread that has entered is counted already
   const std::int32_t now_;
 };
 
@@ -80,8 +82,8 @@ struct ThreadPool::Impl {
 
   // Callers share the CPUs: with as many callers as threads each works alone, and so does one that
   // finds the workers taken. Waiting would add another's operation to every operation of a step.
-  void run(std::int64_t total, std::int64_t grain, const Body& work_body) {
-    const CallerCount callers(num_callers);
+  void run(std::int64_t total, std::int64_t grain, const Body& work_body, bool entered) {
+    const CallerCount callers(num_callers, entered);
     std::unique_lock lock(turn, std::defer_lock);
     if (callers.now() < num_threads && lock.try_lock()) {
       run_together(total, grain, work_body);
@@ -185,14 +187,19 @@ ThreadPool::~ThreadPool() = default;
 
 std::int32_t ThreadPool::size() const { return impl_->num_threads; }
 
-void ThreadPool::parallel_for(std::int64_t count, std::int64_t grain, const Body& body) {
+void ThreadPool::enter() { ++impl_->num_callers; }
+
+void ThreadPool::leave() { --impl_->num_callers; }
+
+void ThreadPool::parallel_for(std::int64_t count, std::int64_t grain, const Body& body,
+                              bool entered) {
   check_internal(count >= 0 && grain >= 1, "thread_pool",
                  "expected count >= 0 and grain >= 1, got ", count, " and ", grain);
   if (count == 0) return;
   if (impl_->num_threads == 1 || count <= grain) {
     body(0, count);
   } else {
-    impl_->run(count, grain, body);
+    impl_->run(count, grain, body, entered);
   }
 }
 

@@ -16,10 +16,16 @@ class ThreadPool {
   explicit ThreadPool(std::int32_t num_threads);
   ~ThreadPool();
   std::int32_t size() const;
+  // A thread between the two is in the middle of many calls: others leave it its CPU also between
+  // one and the next, and it gives `entered` with each. Without enter() a caller counts for the
+  // time of the call only.
+  void enter();
+  void leave();
   // Calls body(begin, end) on disjoint ranges that cover [0, count), each a multiple of `grain`
   // long except the last. Returns when all have finished.
   void parallel_for(std::int64_t count, std::int64_t grain,
-                    const std::function<void(std::int64_t, std::int64_t)>& body);
+                    const std::function<void(std::int64_t, std::int64_t)>& body,
+                    bool entered = false);
 
  private:
   struct Impl;

@@ -64,6 +64,8 @@ class Engine {
   // may prepare its graphs here, so this can take seconds. An empty tail ends that; what it
   // referred to may then go. Waits for steps in flight. Without an override tails are not run.
   virtual void attach(StepTail tail) { static_cast<void>(tail); }
+  // No step is due: the caller is about to wait for requests. A hint, see Ops::set_busy.
+  virtual void rest() {}
   // Of the steps that have ended since the last call; 0 where that is not measured. Does not wait.
   virtual DeviceSeconds device_seconds() { return {}; }
 };

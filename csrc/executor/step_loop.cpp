@@ -51,7 +51,7 @@ StepLoop::~StepLoop() {
 
 void StepLoop::run() {
   try {
-    while (mailbox_.wait_for_work(idle_ && steps_.empty())) {
+    while (wait_for_work()) {
       const Clock::time_point start = Clock::now();
       if (turn()) {
         counts_.step_seconds += seconds_since(start);
@@ -65,7 +65,15 @@ void StepLoop::run() {
     mailbox_.stop_because(message);
     end_all(FinishReason::kError, message);
   }
+  engine_.rest();
   if (after_step_) after_step_();
+}
+
+// False: the executor stops.
+bool StepLoop::wait_for_work() {
+  const bool idle = idle_ && steps_.empty();
+  if (idle) engine_.rest();
+  return mailbox_.wait_for_work(idle);
 }
 
 // Enqueues the next step and publishes what is then due. False: there was nothing to do.

@@ -60,6 +60,7 @@ class StepLoop {
     std::size_t num_columns = 0;
   };
 
+  bool wait_for_work();
   bool turn();
   void apply_cancels();
   void schedule();

@@ -39,6 +39,10 @@ class Ops {
   virtual ~Ops() = default;
   virtual Device& device() = 0;
 
+  // Whether the calling thread is in the middle of a series of operations. A hint, by which those
+  // who share a thread pool leave each other their CPUs between two operations too.
+  virtual void set_busy(bool /*busy*/) {}
+
   // --- Decoder ------------------------------------------------------------------------------
 
   // out[i] = ids[i] < V ? table[ids[i]] : table_rows[ids[i] - V].

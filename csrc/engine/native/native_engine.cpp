@@ -141,6 +141,7 @@ void NativeEngine::warm_prompts() {
 
 void NativeEngine::forward(const StepBatch& batch, StepOutput& output) {
   const TraceRange trace("forward");
+  ops_->set_busy(true);
   check_batch(batch, output, spec_);
   if (tail_.enqueue) check_tail(batch, output, tail_);
   output.sampled = tail_.enqueue != nullptr;

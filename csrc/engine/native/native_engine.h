@@ -22,6 +22,7 @@ class NativeEngine final : public Engine {
   Device& device() override { return ops_->device(); }
   void forward(const StepBatch& batch, StepOutput& output) override;
   void attach(StepTail tail) override;
+  void rest() override { ops_->set_busy(false); }
   DeviceSeconds device_seconds() override;
   // Keys and values of all layers.
   std::int64_t kv_bytes() const;

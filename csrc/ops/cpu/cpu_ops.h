@@ -13,7 +13,16 @@ class CpuOps final : public Ops {
   CpuOps(Device& device, ThreadPool& pool, const Kernels& kernels)
       : device_(device), pool_(pool), kernels_(kernels) {}
 
+  ~CpuOps() override { set_busy(false); }
+  CpuOps(const CpuOps&) = delete;
+  CpuOps& operator=(const CpuOps&) = delete;
+
   Device& device() override { return device_; }
+  void set_busy(bool busy) override {
+    if (busy == busy_) return;
+    busy_ = busy;
+    busy ? pool_.enter() : pool_.leave();
+  }
   void embed_text(const TensorView& table, const TensorView& table_rows, const TensorView& ids,
                   const TensorView& out) override;
   void gather_columns(const TensorView& index, const TensorView& given, const TensorView& last,
@@ -52,13 +61,14 @@ class CpuOps final : public Ops {
   // which handing work to another thread costs more than it saves.
   template <class Body>
   void parallel(std::int64_t count, std::int64_t cost, const Body& body) {
-    pool_.parallel_for(count, grain_for(cost), body);
+    pool_.parallel_for(count, grain_for(cost), body, busy_);
   }
   static std::int64_t grain_for(std::int64_t cost);
 
   Device& device_;
   ThreadPool& pool_;
   const Kernels& kernels_;
+  bool busy_ = false;
 };
 
 // Throws kInternal `[op] name: expected dtype shape, got …`.

@@ -71,6 +71,24 @@ TEST("several threads may call at once, more of them than the pool has") {
   for (const std::int64_t sum : sums) EXPECT_EQ(sum, 300 * 37 * 36 / 2);
 }
 
+TEST("a thread that has entered keeps its CPU between its calls") {
+  ThreadPool pool(2);
+  const auto ranges = [&](bool entered) {
+    std::atomic<int> count = 0;
+    pool.parallel_for(64, 1, [&](std::int64_t, std::int64_t) { ++count; }, entered);
+    return count.load();
+  };
+  EXPECT(ranges(false) > 1);
+  pool.enter();
+  EXPECT(ranges(true) > 1);     // its own call
+  EXPECT_EQ(ranges(false), 1);  // another's, which works alone
+  pool.enter();
+  EXPECT_EQ(ranges(true), 1);  // both are in the middle of their work
+  pool.leave();
+  pool.leave();
+  EXPECT(ranges(false) > 1);
+}
+
 TEST("pools start and end without work, and refuse senseless sizes") {
   for (int i = 0; i < 50; ++i) ThreadPool pool(3);
   EXPECT(ThreadPool(0).size() >= 1);
