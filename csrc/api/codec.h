@@ -15,14 +15,15 @@ namespace higgs_rt {
 
 class Codec {
  public:
-  // Frames of one block, besides their context: bounds memory and waiting.
+  // Frames of one block, besides their context: bounds memory and waiting. Of answers that come
+  // whole up to twice as many (WaveformStage).
   static constexpr std::int32_t kBlockFrames = 64;
 
   // Frames of a stream with their context, and what becomes of them.
   struct Block {
     std::vector<std::int32_t> codes;  // [num_codebooks, num_frames]
     std::int32_t num_frames = 0;
-    std::int32_t begin = 0, end = 0;  // the frames within, at most kBlockFrames of them
+    std::int32_t begin = 0, end = 0;  // the frames within
     bool first = false;               // begins its stream
     std::vector<float> pcm;           // [(end - begin) * samples_per_frame], in [-1, 1]
     std::string error;                // why there are no samples

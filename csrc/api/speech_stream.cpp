@@ -110,9 +110,9 @@ RequestTiming SpeechStream::timing() const {
 
 // --- Waveform stage ---------------------------------------------------------------------------
 
-bool SpeechStream::advance() {
+bool SpeechStream::advance(std::int32_t block_frames) {
   std::optional<Codec::Block> block;
-  const bool progress = begin_block(block);
+  const bool progress = begin_block(block, block_frames);
   if (block) {
     codec_->decode(*block);
     end_block(std::move(*block));
@@ -120,9 +120,10 @@ bool SpeechStream::advance() {
   return deliver() || progress;
 }
 
-bool SpeechStream::begin_block(std::optional<Codec::Block>& block) {
+bool SpeechStream::begin_block(std::optional<Codec::Block>& block, std::int32_t block_frames) {
   const std::scoped_lock lock(work_mutex_);
   if (decoding_ || done()) return false;
+  if (comes_whole()) target_ = block_frames;
   try {
     const bool progress = make_progress(block);
     decoding_ = block.has_value();
@@ -173,7 +174,8 @@ bool SpeechStream::make_progress(std::optional<Codec::Block>& block) {
   const std::int32_t ready = std::min(usable - decoded_, missing());
   if (ready < missing() && !complete_) return false;
   if (config_.output == OutputKind::kWaveform && ready > 0) {
-    block = codec_->block(frames_, decoded_, decoded_ + std::min(ready, Codec::kBlockFrames));
+    const std::int32_t most = comes_whole() ? target_ : Codec::kBlockFrames;
+    block = codec_->block(frames_, decoded_, decoded_ + std::min(ready, most));
   } else {
     append(ready, {});
   }

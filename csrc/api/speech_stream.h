@@ -55,6 +55,7 @@ class SpeechStream {
   // From now on nothing is decoded; once the source has finished, so does the stream.
   void cancel();
   bool done() const;  // the last chunk is made
+  bool comes_whole() const { return !config_.stream; }
   RequestTiming timing() const;
 
   // --- Waveform stage, one thread at a time ---
@@ -63,10 +64,12 @@ class SpeechStream {
 
   // Takes frames, makes at most one block of audio and hands chunks to the callback: the next three
   // and the codec's work between them.
-  bool advance();
+  bool advance(std::int32_t block_frames = Codec::kBlockFrames);
+  // `block_frames`: of a block of an answer that comes whole, on a decoder that takes any size.
   // Takes frames and does what needs no codec. `block`, empty before, is what the codec is to
   // decode next; then end_block() must follow, and until then this does nothing.
-  bool begin_block(std::optional<Codec::Block>& block);
+  bool begin_block(std::optional<Codec::Block>& block,
+                   std::int32_t block_frames = Codec::kBlockFrames);
   void end_block(Codec::Block&& block);
   // Hands waiting chunks to the callback, if there is one.
   bool deliver();

@@ -49,11 +49,13 @@ class FakeDecoder final : public CodecDecoder {
   }
   void finish() override {
     for (const Job& job : std::exchange(running_, {})) {
+      longest = std::max(longest, job.end - job.begin);
       decode_range(job.codes, job.num_frames, job.begin, job.end, job.pcm);
     }
   }
 
   std::ptrdiff_t largest = 0;
+  std::int32_t longest = 0;  // frames of a job
 
  private:
   const CodecSpec spec_ = {kBooks, kCodes, 24000, kHop, kContext};
@@ -137,6 +139,36 @@ TEST("a stage with batches makes the chunks that one block at a time makes") {
   stage.shutdown();
   for (std::size_t i = 0; i < heard.size(); ++i) EXPECT(heard[i] == expected_pcm(texts[i]));
   EXPECT(fake.largest > 1);
+}
+
+TEST("blocks are longer where several answers, and only such, come whole") {
+  const std::vector<std::int32_t> text(300, 30);
+  const auto longest_with = [&](const std::vector<bool>& others) {
+    auto decoder = std::make_unique<FakeDecoder>(1);
+    FakeDecoder& fake = *decoder;
+    Codec codec(std::move(decoder));
+    WaveformStage stage(&codec);
+    std::vector<std::shared_ptr<SpeechStream>> streams;
+    streams.push_back(std::make_shared<SpeechStream>(config(false, stage), &codec));
+    for (const bool stream : others) {
+      streams.push_back(std::make_shared<SpeechStream>(config(stream, stage), &codec));
+    }
+    for (const auto& stream : streams) stage.add(stream);  // all before there is work
+    for (const auto& stream : streams) {
+      feed(*stream, text);
+      std::vector<float> heard;
+      Chunk chunk;
+      while (stream->next(chunk, std::nullopt) == Stream::Poll::kChunk) {
+        heard.insert(heard.end(), chunk.pcm.begin(), chunk.pcm.end());
+      }
+      EXPECT(heard == expected_pcm(text));
+    }
+    stage.shutdown();
+    return fake.longest;
+  };
+  EXPECT_EQ(longest_with({}), Codec::kBlockFrames);
+  EXPECT_EQ(longest_with({false}), 2 * Codec::kBlockFrames);
+  EXPECT_EQ(longest_with({true}), Codec::kBlockFrames);
 }
 
 TEST("a failing block ends the streams of its batch with the error, and no others") {
