@@ -5,8 +5,10 @@
 #include <random>
 #include <vector>
 
+#include "bench/cuda_decode_stamps.h"
 #include "bench/cuda_linear_bench.h"
 #include "model/decoder.h"
+#include "ops/cuda/decode_stamps.h"
 #include "ops/ops.h"
 
 namespace higgs_rt::bench {
@@ -40,17 +42,10 @@ class StepBench {
     columns_ = integers(std::vector<std::int32_t>(kMaxRows * 8, 5));
   }
 
-  // Median microseconds of a step of `rows` sequences at position kPosition.
-  double time(std::int64_t rows, double seconds) {
-    const auto first = [&](const TensorView& view) { return view.first(rows); };
-    DecoderBatch batch;
-    batch.ids = batch.sequence = batch.logit_rows = first(count_);
-    batch.position = first(position_), batch.slot = first(slot_);
-    batch.columns = {columns_.data, DType::kI32, {rows, 8}};
-    batch.last_columns = batch.columns;
-    batch.table_rows = {count_.data, DType::kF32, {0, kHidden}};
-    batch.block_table = {count_.data, DType::kI32, {rows, kBlocks}};
-    batch.kind = RowKind::kDecode;
+  // Median microseconds of a step of `rows` sequences at position kPosition, in stages or as one
+  // kernel.
+  double time(std::int64_t rows, double seconds, bool one_kernel) {
+    const DecoderBatch batch = batch_of(rows, one_kernel);
     const auto step = [&] { decoder_->forward(batch, cache_); };
     step();
     device_.synchronize();
@@ -64,7 +59,31 @@ class StepBench {
     return timing.median / kReplays;
   }
 
+  // Where a step as one kernel spends its time.
+  void print_stamps(std::int64_t rows) {
+    const Tensor memory(device_, DType::kI32, {kDecodeBlocks * kLayers * kDecodeStamps * 2});
+    record_decode_stamps(static_cast<std::int64_t*>(memory.view().data));
+    const DecoderBatch batch = batch_of(rows, true);
+    for (int i = 0; i < kReplays; ++i) decoder_->forward(batch, cache_);
+    record_decode_stamps(nullptr);
+    std::vector<std::int64_t> clocks(kDecodeBlocks * kLayers * kDecodeStamps);
+    device_.copy_to_host(clocks.data(), memory.view().data, memory.view().bytes());
+    print_decode_stamps(clocks, kLayers, rows * kKvHeads);
+  }
+
  private:
+  DecoderBatch batch_of(std::int64_t rows, bool one_kernel) const {
+    const auto first = [&](const TensorView& view) { return view.first(rows); };
+    DecoderBatch batch;
+    batch.ids = batch.sequence = batch.logit_rows = first(count_);
+    batch.position = first(position_), batch.slot = first(slot_);
+    batch.columns = {columns_.data, DType::kI32, {rows, 8}};
+    batch.last_columns = batch.columns;
+    batch.table_rows = {count_.data, DType::kF32, {0, kHidden}};
+    batch.block_table = {count_.data, DType::kI32, {rows, kBlocks}};
+    batch.kind = RowKind::kDecode, batch.one_kernel = one_kernel;
+    return batch;
+  }
   ModelWeights weights() {
     ModelWeights w;
     w.embed_columns = random({8 * 1026, kHidden});
@@ -166,9 +185,16 @@ void bench_cuda_step(const Report& report) {
   if (wants_long) long_products(*device, seconds);
   if (!wants_steps) return;
   StepBench bench(*device);
+  constexpr std::int64_t kMostInOneKernel = 16;
   for (const std::int64_t rows : {1, 4, 8, 16, 32, 64, 128, 256}) {
-    std::printf("decoder step, rows %4lld  %9.2f us\n", static_cast<long long>(rows),
-                bench.time(rows, seconds));
+    std::printf("decoder step, rows %4lld  stages %9.2f us", static_cast<long long>(rows),
+                bench.time(rows, seconds, false));
+    if (rows <= kMostInOneKernel) {
+      std::printf("  one kernel %9.2f us\n", bench.time(rows, seconds, true));
+      bench.print_stamps(rows);
+    } else {
+      std::printf("\n");
+    }
     std::fflush(stdout);
   }
 }

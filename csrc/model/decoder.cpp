@@ -54,6 +54,11 @@ Decoder::Decoder(const ModelConfig& config, ModelWeights weights, const Limits& 
 TensorView Decoder::forward(const DecoderBatch& batch, const KvCache& cache) {
   const Split split{batch.num_text_rows, batch.ids.dim(0)};
   embed(batch, split);
+  const std::int64_t wanted = batch.logit_rows.dim(0);
+  const TensorView logits = logits_.view().first(wanted);
+  const TensorView shaped =
+      as_shape(logits, {wanted, config_.num_codebooks, config_.codebook_vocab});
+  if (decode(batch, cache)) return shaped;
   ops_.plan_attention(as_shape(q_, {split.rows, config_.num_heads, config_.head_dim}),
                       cache.keys.front(), attention_batch(batch, cache.layout));
   for (std::size_t i = 0; i < weights_.layers.size(); ++i) {
@@ -62,15 +67,59 @@ TensorView Decoder::forward(const DecoderBatch& batch, const KvCache& cache) {
     feed_forward(layer.text, config_.text_ffn, 0, split.text, batch.kind);
     feed_forward(layer.audio, config_.audio_ffn, split.text, split.rows - split.text, batch.kind);
   }
-  const std::int64_t wanted = batch.logit_rows.dim(0);
-  const TensorView logits = logits_.view().first(wanted);
   if (wanted != 0) {
     ops_.head(hidden_.view().first(split.rows),
               {batch.logit_rows, weights_.norm, config_.rms_norm_eps, weights_.audio_head,
                last_.view().first(wanted), normed_.view().first(wanted), batch.kind},
               logits);
   }
-  return as_shape(logits, {wanted, config_.num_codebooks, config_.codebook_vocab});
+  return shaped;
+}
+
+bool Decoder::decode(const DecoderBatch& batch, const KvCache& cache) {
+  const Split split{batch.num_text_rows, batch.ids.dim(0)};
+  if (split.text != 0 || split.rows > ops_.decode_step_rows()) return false;
+  if (batch.kind != RowKind::kDecode || !batch.one_kernel) return false;
+  Ops::DecodeStep step;
+  for (std::size_t i = 0; i < weights_.layers.size(); ++i) {
+    const LayerWeights& layer = weights_.layers[i];
+    step.layers.push_back({attention_input(layer, batch, split), layer.o,
+                           ffn_input(layer.audio, config_.audio_ffn, split.rows, batch.kind),
+                           layer.audio.ffn.down, cache.keys[i], cache.values[i]});
+  }
+  step.batch = attention_batch(batch, cache.layout);
+  step.norm = weights_.norm, step.head = weights_.audio_head;
+  return ops_.decode_step(hidden_.view().first(split.rows), step, logits_.view().first(split.rows));
+}
+
+Ops::AttentionInput Decoder::attention_input(const LayerWeights& layer, const DecoderBatch& batch,
+                                             const Split& split) const {
+  const Shape kv_shape = {split.rows, config_.num_kv_heads, config_.head_dim};
+  return {.num_text_rows = split.text,
+          .text_norm = layer.text.input_norm,
+          .audio_norm = layer.audio.input_norm,
+          .eps = config_.rms_norm_eps,
+          .q_weight = layer.q,
+          .k_weight = layer.k,
+          .v_weight = layer.v,
+          .position = batch.position,
+          .slot = batch.slot,
+          .rope = rope_,
+          .normed = normed_.view().first(split.rows),
+          .k = as_shape(k_, kv_shape),
+          .v = as_shape(v_, kv_shape),
+          .kind = batch.kind};
+}
+
+Ops::FfnInput Decoder::ffn_input(const PathWeights& path, std::int64_t width, std::int64_t rows,
+                                 RowKind kind) const {
+  return {path.post_attention_norm,
+          config_.rms_norm_eps,
+          path.ffn.gate,
+          path.ffn.up,
+          normed_.view().first(rows),
+          as_shape(up_, {rows, path.ffn.gate.dim(0)}),
+          kind};
 }
 
 void Decoder::embed(const DecoderBatch& batch, const Split& split) {
@@ -93,24 +142,8 @@ void Decoder::attention(const LayerWeights& layer, const DecoderBatch& batch, co
   const std::int64_t rows = split.rows;
   const TensorView x = hidden_.view().first(rows);
   const Shape q_shape = {rows, config_.num_heads, config_.head_dim};
-  const Shape kv_shape = {rows, config_.num_kv_heads, config_.head_dim};
   const TensorView q = as_shape(q_, q_shape);
-  ops_.attention_input(x,
-                       {.num_text_rows = split.text,
-                        .text_norm = layer.text.input_norm,
-                        .audio_norm = layer.audio.input_norm,
-                        .eps = config_.rms_norm_eps,
-                        .q_weight = layer.q,
-                        .k_weight = layer.k,
-                        .v_weight = layer.v,
-                        .position = batch.position,
-                        .slot = batch.slot,
-                        .rope = rope_,
-                        .normed = normed_.view().first(rows),
-                        .k = as_shape(k_, kv_shape),
-                        .v = as_shape(v_, kv_shape),
-                        .kind = batch.kind},
-                       q, keys, values);
+  ops_.attention_input(x, attention_input(layer, batch, split), q, keys, values);
   const TensorView out = attended_.view().first(rows);
   ops_.attention(q, keys, values, attention_batch(batch, layout), as_shape(out, q_shape));
   ops_.linear(out, layer.o, x, /*accumulate=*/true, batch.kind);
@@ -124,10 +157,7 @@ void Decoder::feed_forward(const PathWeights& path, std::int64_t width, std::int
   const TensorView x = hidden_.view().slice(begin, count);
   const Shape shape = {count, width};
   const TensorView activated = as_shape(gate_, shape);
-  ops_.ffn_input(x,
-                 {path.post_attention_norm, config_.rms_norm_eps, path.ffn.gate, path.ffn.up,
-                  normed_.view().first(count), as_shape(up_, shape), kind},
-                 activated);
+  ops_.ffn_input(x, ffn_input(path, width, count, kind), activated);
   ops_.linear(activated, path.ffn.down, x, /*accumulate=*/true, kind);
 }
 

@@ -24,6 +24,8 @@ struct DecoderBatch {
   TensorView block_table;           // [sequences, max_blocks] i32
   TensorView logit_rows;            // [L] i32
   RowKind kind = RowKind::kPrompt;  // of all rows
+  // Whether a step of decode rows may be one kernel where the device has one (Ops::decode_step).
+  bool one_kernel = true;
 };
 
 // Keys and values of every layer, each [num_slots, Hk, D].
@@ -52,6 +54,13 @@ class Decoder {
     std::int64_t text = 0;
     std::int64_t rows = 0;
   };
+  Ops::AttentionInput attention_input(const LayerWeights& layer, const DecoderBatch& batch,
+                                      const Split& split) const;
+  Ops::FfnInput ffn_input(const PathWeights& path, std::int64_t width, std::int64_t rows,
+                          RowKind kind) const;
+  // All layers and the head at once, where the device has a form for that. The logits that a step
+  // of decode rows wants are those of its first rows (StepBatch::decode).
+  bool decode(const DecoderBatch& batch, const KvCache& cache);
   void embed(const DecoderBatch& batch, const Split& split);
   void attention(const LayerWeights& layer, const DecoderBatch& batch, const Split& split,
                  const TensorView& keys, const TensorView& values, const KvLayout& layout);

@@ -19,6 +19,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "core/device.h"
 #include "core/tensor.h"
@@ -163,6 +164,26 @@ class Ops {
   };
   // x [R, H] fp32, out [L, K * V] fp32.
   virtual void head(const TensorView& x, const HeadInput& input, const TensorView& out);
+
+  // All layers and the head of a step of audio rows of RowKind::kDecode: for every layer
+  // attention_input, attention, linear, ffn_input, linear, then head of all rows in order.
+  struct DecodeLayer {
+    AttentionInput attention;  // its position, slot, rope and eps are those of every layer
+    TensorView o_weight;
+    FfnInput ffn;
+    TensorView down_weight;
+    TensorView k_cache, v_cache;
+  };
+  struct DecodeStep {
+    std::vector<DecodeLayer> layers;
+    AttentionBatch batch;
+    TensorView norm;  // [H], the head's
+    TensorView head;  // [K * V, H]
+  };
+  // x [R, H] fp32, working memory afterwards; out [R, K * V] fp32. False, having done nothing,
+  // where a device has no form of its own for that: the caller then takes the stages one by one.
+  virtual std::int64_t decode_step_rows() const { return 0; }  // most that any such form takes
+  virtual bool decode_step(const TensorView& x, const DecodeStep& step, const TensorView& out);
 
   // --- Codec decoder (specification 8.1); time is the last axis ------------------------------
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "core/cuda/cuda_check.h"
 #include "core/cuda/cuda_device.h"
@@ -12,6 +13,7 @@ namespace higgs_rt {
 
 class AttentionScratch;
 class LinearPaths;
+class PersistScratch;
 
 class CudaOps final : public Ops {
  public:
@@ -43,6 +45,8 @@ class CudaOps final : public Ops {
                        const TensorView& k_cache, const TensorView& v_cache) override;
   void ffn_input(const TensorView& x, const FfnInput& input, const TensorView& out) override;
   void head(const TensorView& x, const HeadInput& input, const TensorView& out) override;
+  std::int64_t decode_step_rows() const override;
+  bool decode_step(const TensorView& x, const DecodeStep& step, const TensorView& out) override;
   void sum_code_tables(const TensorView& tables, const TensorView& bias, const TensorView& codes,
                        const TensorView& out) override;
   void conv1d(const TensorView& x, const TensorView& weight, const TensorView& bias,
@@ -55,6 +59,8 @@ class CudaOps final : public Ops {
  private:
   CudaDevice& device_;
   std::shared_ptr<AttentionScratch> attention_;  // made by the first bf16 attention (attention.cpp)
+  // Of decode_step(); the last is in use, earlier ones are in graphs.
+  std::vector<std::shared_ptr<PersistScratch>> persist_;
   std::unique_ptr<LinearPaths> linear_;  // how matrix products run, and their working memory
 };
 

@@ -5,6 +5,7 @@
 #include "core/check.h"
 #include "core/cuda/cuda_check.h"
 #include "ops/cuda/kernels/joined.h"
+#include "ops/cuda/kernels/persist.h"
 
 namespace higgs_rt {
 
@@ -22,6 +23,9 @@ bool fits_int(const TensorView& weight) {
 
 LinearPaths::LinearPaths(CudaDevice& device) : device_(device), cublas_(device) {
   check_cuda(read_stream_device(device.ordinal(), stream_), "linear", "cudaDeviceGetAttribute");
+  bool fits = false;
+  check_cuda(persist_fits(stream_, fits), "decode_step", "cudaOccupancyMaxActiveClusters");
+  if (fits) one_kernel_rows_ = kStreamMaxRows;
 }
 
 LinearPath LinearPaths::choose(std::int64_t rows, const TensorView& weight, std::int64_t dim,

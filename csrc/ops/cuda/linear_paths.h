@@ -28,12 +28,18 @@ class LinearPaths {
   // anything but kPlain.
   //
   // bf16, chosen by measurement on an H200 (docs/performance.md):
-  //   decode rows  1 to 16    kStream    I a multiple of 64
+  //   decode rows  1 to 16    kStream    I a multiple of 64 (of the released shape: one kernel for
+  //   the
+  //                                      whole step instead, see below)
   //   decode rows 17 and more kCublasLt  I and O multiples of 8
   //   prompt rows             kCublasLt  the same: rows of one kind of kernel share their bits
   // fp32 and other shapes: kPlain.
   LinearPath choose(std::int64_t rows, const TensorView& weight, std::int64_t dim,
                     RowKind kind) const;
+
+  // Most rows of a decode step that is one kernel (decode_step.cpp says of which shapes): 16, or 0
+  // where its blocks would not all run at a time. A step in stages rounds differently.
+  std::int64_t one_kernel_rows() const { return one_kernel_rows_; }
 
   const StreamDevice& stream() const { return stream_; }
   CublasLt& cublas() { return cublas_; }
@@ -51,6 +57,7 @@ class LinearPaths {
 
   CudaDevice& device_;
   StreamDevice stream_;
+  std::int64_t one_kernel_rows_ = 0;
   CublasLt cublas_;
   std::vector<Tensor> joined_;  // the last is in use, earlier ones are in graphs
 };

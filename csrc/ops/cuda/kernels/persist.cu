@@ -1,0 +1,35 @@
+// Launches the persistent kernel.
+#include "ops/cuda/kernels/persist_launch.h"
+
+namespace higgs_rt {
+
+using namespace persist;
+
+std::size_t persist_row_bytes(int layers) {
+  return static_cast<std::size_t>(layers + 1) * kLayerBytes;
+}
+
+std::size_t persist_part_bytes() {
+  return std::size_t{kStreamMaxRows} * PersistShape::kKvHeads * kMaxPieces * kPartCells * 16;
+}
+
+std::size_t persist_state_bytes() { return 3 * sizeof(std::uint32_t); }
+
+cudaError_t persist_fits(const StreamDevice& device, bool& fits) {
+  fits = device.pairs >= kClusters;
+  if (!fits) return cudaSuccess;
+  bool wide = false;
+  const cudaError_t result = fits_width<8, kStagesFor<8>>(fits);
+  if (result != cudaSuccess) return result;
+  const cudaError_t other = fits_width<16, kStagesFor<16>>(wide);
+  fits = fits && wide;
+  return other;
+}
+
+cudaError_t launch_persist(const PersistStep& step, cudaStream_t stream) {
+  if (step.rows < 1 || step.rows > kStreamMaxRows) return cudaErrorInvalidValue;
+  return step.rows <= 8 ? launch_width<8, kStagesFor<8>>(step, stream)
+                        : launch_width<16, kStagesFor<16>>(step, stream);
+}
+
+}  // namespace higgs_rt

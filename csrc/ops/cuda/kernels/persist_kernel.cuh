@@ -1,0 +1,211 @@
+// One kernel for a decode step.
+//
+// A block has a multiprocessor to itself for the whole step; blocks work in pairs (clusters) that
+// share the inputs of an output, as in stream_kernel.cuh. Weights come through queues that run on
+// over stages and layers, so that the memory works while blocks wait for each other's results,
+// which they exchange through cells (persist_mail.cuh). Activations go from the cells into
+// registers, so that the queue has all of the shared memory. The residual stream stays with the
+// blocks that add to it.
+#pragma once
+
+#include "core/cuda/launch.cuh"
+#include "ops/cuda/kernels/persist_attention.cuh"
+#include "ops/cuda/kernels/persist_launch.h"
+
+namespace higgs_rt::persist {
+
+// state: [0] launches so far, [1 + set] rows of the last launch that used the set.
+template <int kN, int kStages>
+__device__ Block<kN> make_block(const PersistStep& step, unsigned char* memory) {
+  using At = Places<kN, kStages>;
+  const std::int64_t row_bytes = std::int64_t{step.num_layers + 1} * kLayerBytes;
+  Block<kN> block{step, {step.cells, row_bytes}};
+  block.sums = reinterpret_cast<float*>(memory + At::kSums);
+  block.inbox = reinterpret_cast<float*>(memory + At::kInbox);
+  block.residual = reinterpret_cast<float*>(memory + At::kResidual);
+  block.scale = reinterpret_cast<float*>(memory + At::kScale);
+  block.arrivals = reinterpret_cast<Arrival*>(memory + At::kArrivals);
+  block.rank = stream::cluster_rank();
+  block.norms = memory + At::kNormPlace;
+  block.cluster = static_cast<int>(blockIdx.x) / kCluster;
+  block.cursor = {0, block.cluster, 0, 0};
+  block.rows = step.rows;
+  const int own =
+      min(step.rows - static_cast<int>(block.rank) * Block<kN>::kShare, Block<kN>::kShare);
+  block.sum_bytes = kCluster * (own > 0 ? own * 64 : 16);
+  return block;
+}
+
+// The norms' weights for the block's tiles of the residual stream.
+template <int kN>
+__device__ void fetch_norms(const Block<kN>& block) {
+  const PersistStep& step = block.step;
+  const int words = (2 * step.num_layers + 1) * kOwnTiles * 8;
+  for (int i = static_cast<int>(threadIdx.x); i < words; i += kThreads) {
+    const int norm = i / (kOwnTiles * 8), own = i / 8 % kOwnTiles, layer = norm / 2;
+    const bf16* from = layer == step.num_layers ? step.final_norm
+                       : norm % 2 == 0          ? step.layers[layer].input_norm
+                                                : step.layers[layer].post_norm;
+    const int at = (block.cluster + own * kClusters) * 8 + i % 8;
+    reinterpret_cast<std::uint32_t*>(block.norms)[i] =
+        __ldg(reinterpret_cast<const std::uint32_t*>(from) + at);
+  }
+}
+
+// What warp 0's lanes need to write results of qkv: the angles of two pairs, always the same ones
+// of a head.
+template <int kN>
+__device__ void fetch_row(Block<kN>& block) {
+  static_assert(kClusters % 8 == 0);
+  const Place place(block);
+  if (!place.active) return;
+  const int position = block.step.position[place.row], i = block.cluster % 8 * 8 + 2 * place.j;
+  block.slot = block.step.slot[place.row];
+  block.turn = make_float4(1, 0, 1, 0);
+  if (position < 0) return;
+  block.turn = __ldg(reinterpret_cast<const float4*>(block.step.rope +
+                                                     std::int64_t{position} * Shape::kDim + 2 * i));
+}
+
+// The embedded rows become the residual stream.
+template <int kN>
+__device__ void put_embedded(const Block<kN>& block) {
+  const Place place(block);
+#pragma unroll
+  for (int own = 0; own < kOwnTiles; ++own) {
+    float2 low = make_float2(0, 0), high = low;
+    if (place.active) {
+      const float* from = block.step.hidden + std::int64_t{place.row} * Shape::kHidden +
+                          (block.cluster + own * kClusters) * 16 + 2 * place.j;
+      low = __ldcg(reinterpret_cast<const float2*>(from));
+      high = __ldcg(reinterpret_cast<const float2*>(from + 8));
+      float* at = block.residual + (own * Block<kN>::kShare + place.local) * 16 + 2 * place.j;
+      *reinterpret_cast<float2*>(at) = low;
+      *reinterpret_cast<float2*>(at + 8) = high;
+    }
+    publish(block, place, 0, kInputCells, kInputSquares, 0, own, low, high);
+  }
+}
+
+// Clears a part of the other set's rows: every block and layer another one.
+template <int kN>
+__device__ void clear_cells(const Block<kN>& block, unsigned char* other, int rows, int layer) {
+  const std::int64_t cells = rows * block.mail.row_bytes / 16;
+  const std::int64_t stride = std::int64_t{block.step.num_layers} * gridDim.x * kThreads;
+  std::int64_t i = (std::int64_t{layer} * gridDim.x + blockIdx.x) * kThreads + threadIdx.x;
+  for (; i < cells; i += stride) {
+    reinterpret_cast<uint4*>(other)[i] = make_uint4(kEmpty, kEmpty, kEmpty, kEmpty);
+  }
+}
+
+template <int kN, int kStages>
+__device__ void work(Block<kN>& block, Queue<kStages>& queue) {
+  const PersistStep& step = block.step;
+  const auto* state = reinterpret_cast<const unsigned char*>(step.state);
+  const std::uint32_t launch = read_word(state), set = launch % 2;
+  const std::int64_t set_bytes = kStreamMaxRows * block.mail.row_bytes;
+  unsigned char* other = step.cells + (1 - set) * set_bytes;
+  const int other_rows = static_cast<int>(read_word(state + 4 * (2 - set)));
+  block.mail.base += set * set_bytes;
+  block.tag = launch * kPersistLayers + 1;
+  if (threadIdx.x < 32) {
+    fetch_row(block);
+    put_embedded(block);
+  }
+  const Unit unit(block);
+#pragma unroll 1
+  for (int product = 0; product <= 4 * step.num_layers; ++product) {
+    const int layer = product / 4, kind = layer == step.num_layers ? int{kHead} : product % 4;
+    if (kind == kDown) {
+      run_stage<chunks_of(kDown)>(block, queue, kind, layer);
+      continue;
+    }
+    if (kind == kQkv) prefetch_tiles(unit, step, layer);
+    run_stage<chunks_of(kQkv)>(block, queue, kind, layer);
+    if (kind != kQkv) continue;
+    run_attention(block, layer, unit);
+    clear_cells(block, other, other_rows, layer);
+  }
+  // Nobody can be here before every block has read the state: the head needs all of them.
+  if (blockIdx.x == 0 && threadIdx.x == 0) {
+    step.state[0] = launch + 1;
+    step.state[1 + set] = static_cast<std::uint32_t>(step.rows);
+  }
+}
+
+template <int kN, int kStages>
+__global__ void __launch_bounds__(kThreads, 1)
+    persist_kernel(const __grid_constant__ PersistStep step) {
+  extern __shared__ __align__(128) unsigned char memory[];
+  using At = Places<kN, kStages>;
+  Block<kN> block = make_block<kN, kStages>(step, memory);
+  const std::uint32_t shared = shared_address(memory);
+  const Ring<kStages> ring{shared, shared + At::kFull};
+  if (threadIdx.x == 0) {
+    ring.init();
+    for (int i = 0; i < kInboxes; ++i) {
+      stream::init_arrival(block.arrivals + i);
+      stream::expect_arrival(block.arrivals + i, block.sum_bytes);
+    }
+  }
+  __syncthreads();
+  Queue<kStages> queue{ring};
+#pragma unroll 1
+  for (int s = 0; s < kStages; ++s) fill(block, queue);
+  fetch_norms(block);
+  stream::cluster_start();
+  __syncthreads();
+  grid_wait();
+  work(block, queue);
+}
+
+// Blocks are all there at a time or not at all: they wait for each other (a cooperative launch).
+template <int kN, int kStages>
+struct Launch {
+  static constexpr int kBytes = Places<kN, kStages>::kBytes;
+  static_assert(kBytes <= 232448);
+  cudaLaunchAttribute attributes[2] = {};
+  cudaLaunchConfig_t config{};
+
+  explicit Launch(cudaStream_t stream) {
+    attributes[0].id = cudaLaunchAttributeClusterDimension;
+    attributes[0].val.clusterDim.x = kCluster;
+    attributes[0].val.clusterDim.y = attributes[0].val.clusterDim.z = 1;
+    attributes[1].id = cudaLaunchAttributeCooperative;
+    attributes[1].val.cooperative = 1;
+    config.gridDim = kCluster * kClusters;
+    config.blockDim = kThreads;
+    config.dynamicSmemBytes = kBytes;
+    config.stream = stream;
+    config.attrs = attributes;
+    config.numAttrs = 2;
+  }
+  static cudaError_t prepare() {
+    return cudaFuncSetAttribute(persist_kernel<kN, kStages>,
+                                cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+  }
+};
+
+template <int kN, int kStages>
+cudaError_t fits_width(bool& fits) {
+  Launch<kN, kStages> launch(nullptr);
+  launch.config.numAttrs = 1;
+  int count = 0;
+  cudaError_t result = launch.prepare();
+  if (result == cudaSuccess) {
+    result = cudaOccupancyMaxActiveClusters(&count, persist_kernel<kN, kStages>, &launch.config);
+  }
+  fits = result == cudaSuccess && count >= kClusters;
+  return result;
+}
+
+template <int kN, int kStages>
+cudaError_t launch_width(const PersistStep& step, cudaStream_t stream) {
+  Launch<kN, kStages> launch(stream);
+  const cudaError_t result = launch.prepare();
+  return result != cudaSuccess
+             ? result
+             : cudaLaunchKernelEx(&launch.config, persist_kernel<kN, kStages>, step);
+}
+
+}  // namespace higgs_rt::persist

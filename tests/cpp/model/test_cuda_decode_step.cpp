@@ -1,0 +1,236 @@
+// A decode step as one kernel against the same step in stages, on the GPU: the released shape with
+// fewer layers. Needs a build with CUDA and a GPU.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <iostream>
+#include <numeric>
+#include <random>
+
+#include "check.h"
+#include "core/device.h"
+#include "higgs_rt/error.h"
+#include "model/decoder.h"
+
+using namespace higgs_rt;
+
+namespace {
+
+constexpr std::int64_t kHidden = 3072, kHeads = 24, kKvHeads = 8, kDim = 128, kFfn = 8192;
+constexpr std::int64_t kHead = 8208;
+constexpr std::int32_t kPositions = 2048, kBlockTokens = 16, kBlocks = kPositions / kBlockTokens;
+constexpr std::int32_t kMaxRows = 16;
+
+std::mt19937& generator() {
+  static std::mt19937 engine(20261121);
+  return engine;
+}
+
+struct Model {
+  std::unique_ptr<Device> device;
+  std::unique_ptr<Ops> ops;
+  std::vector<Tensor> owned;
+  std::unique_ptr<Decoder> decoder;
+  KvCache cache;
+  std::vector<BF16> piece;
+
+  explicit Model(int layers) {
+    try {
+      device = make_cuda_device(0);
+    } catch (const Error& error) {
+      SKIP(error.what());
+    }
+    ops = make_cuda_ops(*device);
+    std::normal_distribution<float> normal(0.0f, 0.018f);
+    piece.resize((std::size_t{4} << 20) - 12);
+    for (BF16& value : piece) value = to_bf16(normal(generator()));
+    ModelConfig config;
+    config.hidden_size = kHidden, config.text_ffn = config.audio_ffn = kFfn;
+    config.num_layers = layers, config.num_heads = kHeads, config.num_kv_heads = kKvHeads;
+    config.head_dim = kDim, config.rms_norm_eps = 1e-5f, config.rope.theta = 500000;
+    config.max_positions = kPositions, config.num_codebooks = 8, config.codebook_vocab = 1026;
+    ModelWeights w;
+    w.embed_columns = random({8 * 1026, kHidden});
+    w.norm = norm(), w.audio_head = random({kHead, kHidden});
+    for (int i = 0; i < layers; ++i) {
+      const std::int64_t q = kHeads * kDim, kv = kKvHeads * kDim;
+      const TensorView qkv = random({q + 2 * kv, kHidden}), ffn = random({2 * kFfn, kHidden});
+      PathWeights path;
+      path.input_norm = norm(), path.post_attention_norm = norm();
+      path.ffn = {ffn.first(kFfn), ffn.slice(kFfn, kFfn), random({kHidden, kFfn})};
+      w.layers.push_back({qkv.first(q), qkv.slice(q, kv), qkv.slice(q + kv, kv),
+                          random({kHidden, q}), path, path});
+    }
+    decoder = std::make_unique<Decoder>(config, std::move(w),
+                                        Decoder::Limits{kMaxRows, kPositions, DType::kBF16}, *ops);
+    cache.layout = {kBlockTokens, kBlocks * kMaxRows};
+    for (int i = 0; i < layers; ++i) {
+      cache.keys.push_back(random({cache.layout.num_slots(), kKvHeads, kDim}, 40));
+      cache.values.push_back(random({cache.layout.num_slots(), kKvHeads, kDim}, 40));
+    }
+  }
+  TensorView random(Shape shape, float factor = 1.0f) {
+    std::vector<BF16> values(piece.size());
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      values[i] = factor == 1.0f ? piece[i] : to_bf16(to_float(piece[i]) * factor);
+    }
+    const Tensor& tensor = owned.emplace_back(*device, DType::kBF16, std::move(shape));
+    const std::size_t bytes = tensor.view().bytes(), most = values.size() * sizeof(BF16);
+    const std::size_t turn = generator()() % 1000 * 2;
+    for (std::size_t at = 0; at < bytes; at += most - turn) {
+      device->copy_from_host(static_cast<char*>(tensor.view().data) + at,
+                             reinterpret_cast<const char*>(values.data()) + turn,
+                             std::min(most - turn, bytes - at));
+    }
+    return tensor.view();
+  }
+  TensorView norm() {
+    std::uniform_real_distribution<float> uniform(0.5f, 1.5f);
+    std::vector<BF16> values(kHidden);
+    for (BF16& value : values) value = to_bf16(uniform(generator()));
+    const Tensor& tensor = owned.emplace_back(*device, DType::kBF16, Shape{kHidden});
+    device->copy_from_host(tensor.view().data, values.data(), tensor.view().bytes());
+    return tensor.view();
+  }
+  Tensor integers(const std::vector<std::int32_t>& values, Shape shape) const {
+    Tensor tensor(*device, DType::kI32, std::move(shape));
+    device->copy_from_host(tensor.view().data, values.data(), tensor.view().bytes());
+    return tensor;
+  }
+};
+
+// Rows of a step: position and sequence (its blocks) of each.
+struct Step {
+  std::vector<std::int32_t> position, sequence, columns;
+  std::vector<std::int32_t> table;  // [kMaxRows, kBlocks]
+};
+
+Step random_step(std::int64_t rows, std::int32_t longest) {
+  Step step;
+  step.table.resize(std::size_t{kMaxRows} * kBlocks);
+  std::iota(step.table.begin(), step.table.end(), 0);
+  std::shuffle(step.table.begin(), step.table.end(), generator());
+  for (std::int64_t i = 0; i < rows; ++i) {
+    step.position.push_back(
+        static_cast<std::int32_t>(generator()() % static_cast<unsigned>(longest)));
+    step.sequence.push_back(static_cast<std::int32_t>(i));
+    for (int k = 0; k < 8; ++k)
+      step.columns.push_back(static_cast<std::int32_t>(generator()() % 1026));
+  }
+  std::shuffle(step.sequence.begin(), step.sequence.end(), generator());
+  return step;
+}
+
+struct Result {
+  std::vector<float> logits;
+  std::vector<std::vector<BF16>> written;  // keys and values of the rows, by layer
+};
+
+// `replays` > 0: as a graph, that many times.
+Result run(Model& model, const Step& step, bool one_kernel, int replays = 0) {
+  const auto rows = static_cast<std::int64_t>(step.position.size());
+  std::vector<std::int32_t> order(static_cast<std::size_t>(rows)), slot;
+  std::iota(order.begin(), order.end(), 0);
+  for (std::size_t i = 0; i < step.position.size(); ++i) {
+    const auto block = static_cast<std::size_t>(step.sequence[i] * kBlocks + step.position[i] / 16);
+    slot.push_back(step.table[block] * 16 + step.position[i] % 16);
+  }
+  const Tensor ids = model.integers(order, {rows}),
+               position = model.integers(step.position, {rows});
+  const Tensor slots = model.integers(slot, {rows});
+  const Tensor sequence = model.integers(step.sequence, {rows});
+  const Tensor columns = model.integers(step.columns, {rows, 8});
+  const Tensor table = model.integers(step.table, {kMaxRows, kBlocks});
+  DecoderBatch batch;
+  batch.ids = batch.logit_rows = ids;
+  batch.sequence = sequence, batch.position = position, batch.slot = slots;
+  batch.columns = batch.last_columns = columns;
+  batch.table_rows = {table.view().data, DType::kF32, {0, kHidden}};
+  batch.block_table = table;
+  batch.kind = RowKind::kDecode, batch.one_kernel = one_kernel;
+  TensorView logits = model.decoder->forward(batch, model.cache);
+  model.device->synchronize();
+  if (replays > 0) {
+    const auto graph =
+        model.device->capture([&] { logits = model.decoder->forward(batch, model.cache); });
+    for (int i = 0; i < replays; ++i) graph->launch();
+    model.device->synchronize();
+  }
+  Result result;
+  result.logits.resize(static_cast<std::size_t>(rows * kHead));
+  model.device->copy_to_host(result.logits.data(), logits.data, result.logits.size() * 4);
+  for (const auto* caches : {&model.cache.keys, &model.cache.values}) {
+    for (const TensorView& one : *caches) {
+      for (const std::int32_t at : slot) {
+        std::vector<BF16> numbers(kKvHeads * kDim);
+        model.device->copy_to_host(numbers.data(), one.slice(at, 1).data, numbers.size() * 2);
+        result.written.push_back(numbers);
+      }
+    }
+  }
+  return result;
+}
+
+double error_of(const std::vector<float>& got, const std::vector<float>& expected) {
+  double wrong = 0.0, whole = 0.0;
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    if (!std::isfinite(got[i])) return INFINITY;
+    wrong += (got[i] - expected[i]) * static_cast<double>(got[i] - expected[i]);
+    whole += expected[i] * static_cast<double>(expected[i]);
+  }
+  return std::sqrt(wrong / whole);
+}
+
+std::vector<float> wide(const std::vector<std::vector<BF16>>& rows) {
+  std::vector<float> out;
+  for (const auto& row : rows) {
+    for (const BF16 value : row) out.push_back(to_float(value));
+  }
+  return out;
+}
+
+bool same(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * 4) == 0;
+}
+
+}  // namespace
+
+TEST("cuda: a decode step in one kernel is the step in stages") {
+  Model model(3);
+  for (const std::int64_t rows : {1, 2, 3, 5, 8, 9, 13, 16}) {
+    for (const std::int32_t longest : {1, 17, 300, 2040}) {
+      const Step step = random_step(rows, longest);
+      const Result stages = run(model, step, false), one = run(model, step, true);
+      const double logits = error_of(one.logits, stages.logits);
+      const double written = error_of(wide(one.written), wide(stages.written));
+      std::cerr << "rows " << rows << " longest " << longest << " logits " << logits << " cache "
+                << written << '\n';
+      EXPECT(logits < 1e-2);
+      EXPECT(written < 1e-2);
+    }
+  }
+}
+
+TEST("cuda: a row of a decode step in one kernel has the same bits in every step") {
+  Model model(2);
+  const Step all = random_step(16, 700);
+  const Result whole = run(model, all, true);
+  for (const std::size_t rows : {1, 3, 8, 11}) {
+    Step part = all;
+    part.position.resize(rows), part.sequence.resize(rows), part.columns.resize(rows * 8);
+    const Result few = run(model, part, true);
+    const std::vector<float> expected(
+        whole.logits.begin(), whole.logits.begin() + static_cast<std::ptrdiff_t>(rows * kHead));
+    EXPECT(same(few.logits, expected));
+  }
+  for (int i = 0; i < 20; ++i) EXPECT(same(run(model, all, true).logits, whole.logits));
+}
+
+TEST("cuda: thousands of decode steps in one kernel") {
+  Model model(2);
+  for (const std::int64_t rows : {1, 16}) {
+    const Step step = random_step(rows, 300);
+    const Result once = run(model, step, true), often = run(model, step, true, 2000);
+    EXPECT(same(once.logits, often.logits));
+  }
+}
