@@ -16,7 +16,7 @@ namespace {
 constexpr std::int64_t kHidden = 3072, kHeads = 24, kKvHeads = 8, kDim = 128, kFfn = 8192;
 constexpr std::int64_t kQkv = (kHeads + 2 * kKvHeads) * kDim, kHead = 8208;
 constexpr std::int64_t kLayers = 28, kMaxRows = 256, kSlots = 4096, kPositions = 2048;
-constexpr std::int64_t kRowCounts[] = {1, 2, 4, 8, 16, 32, 64, 128, 256};
+constexpr std::int64_t kRowCounts[] = {1, 2, 4, 8, 16, 17, 24, 32, 48, 64, 96, 128, 256};
 constexpr int kReplays = 5;
 
 enum Product { kAttentionInput, kAttentionOutput, kFfnInput, kFfnOutput, kLogits, kProducts };

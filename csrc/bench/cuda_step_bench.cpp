@@ -186,7 +186,7 @@ void bench_cuda_step(const Report& report) {
   if (!wants_steps) return;
   StepBench bench(*device);
   constexpr std::int64_t kMostInOneKernel = 16;
-  for (const std::int64_t rows : {1, 4, 8, 16, 32, 64, 128, 256}) {
+  for (const std::int64_t rows : {1, 4, 8, 16, 24, 32, 48, 64, 96, 128, 256}) {
     std::printf("decoder step, rows %4lld  stages %9.2f us", static_cast<long long>(rows),
                 bench.time(rows, seconds, false));
     if (rows <= kMostInOneKernel) {

@@ -20,6 +20,15 @@ cudaError_t stream_linear(const StreamDevice& device, const TensorView& x, const
   return launch_stream_store(device, factor, rows, static_cast<bf16*>(out.data), stream);
 }
 
+WideOutput wide_output(const TensorView& out, bool accumulate) {
+  WideOutput output{};
+  output.end = accumulate                 ? WideEnd::kAdd
+               : out.dtype == DType::kF32 ? WideEnd::kStoreF32
+                                          : WideEnd::kStoreBf16;
+  output.out = out.data;
+  return output;
+}
+
 }  // namespace
 
 void CudaOps::linear(const TensorView& x, const TensorView& weight, const TensorView& out,
@@ -39,6 +48,8 @@ void CudaOps::linear(const TensorView& x, const TensorView& weight, const Tensor
       x.dtype == DType::kBF16 ? linear_->choose(rows, weight, 0, kind) : LinearPath::kPlain;
   if (path == LinearPath::kCublasLt) {
     linear_->cublas().product(x, weight, out, accumulate);
+  } else if (path == LinearPath::kWide) {
+    check_cuda(linear_->wide(x, weight, wide_output(out, accumulate)), kOp, "the launch");
   } else if (path == LinearPath::kPlain) {
     check_cuda(launch_plain_linear({x.data, x.dtype, weight.data, weight.dtype, out.data, out.dtype,
                                     accumulate, rows, outputs, inputs},

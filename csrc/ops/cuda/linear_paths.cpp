@@ -23,9 +23,11 @@ bool fits_int(const TensorView& weight) {
 
 LinearPaths::LinearPaths(CudaDevice& device) : device_(device), cublas_(device) {
   check_cuda(read_stream_device(device.ordinal(), stream_), "linear", "cudaDeviceGetAttribute");
+  device.activate();
   bool fits = false;
   check_cuda(persist_fits(stream_, fits), "decode_step", "cudaOccupancyMaxActiveClusters");
   if (fits) one_kernel_rows_ = kStreamMaxRows;
+  wide_runs_ = wide_runs();
 }
 
 LinearPath LinearPaths::choose(std::int64_t rows, const TensorView& weight, std::int64_t dim,
@@ -39,7 +41,20 @@ LinearPath LinearPaths::choose(std::int64_t rows, const TensorView& weight, std:
       stream_fits(stream_, static_cast<int>(rows), width, static_cast<int>(dim))) {
     return LinearPath::kStream;
   }
+  if (wide_runs_ && kind == RowKind::kDecode && rows <= kWideMaxRows &&
+      wide_takes(static_cast<int>(rows), static_cast<int>(outputs), width, static_cast<int>(dim))) {
+    return LinearPath::kWide;
+  }
   return inputs % 8 == 0 && outputs % 8 == 0 ? LinearPath::kCublasLt : LinearPath::kPlain;
+}
+
+cudaError_t LinearPaths::wide(const TensorView& x, const TensorView& weight,
+                              const WideOutput& output) {
+  const StreamWeight factor{static_cast<const __nv_bfloat16*>(weight.data),
+                            static_cast<int>(weight.dim(0)), static_cast<int>(weight.dim(1))};
+  const PlainRows rows{static_cast<const __nv_bfloat16*>(x.data), static_cast<int>(x.dim(0))};
+  return launch_wide(wide_form(rows.rows, factor.outputs, factor.inputs), factor, rows, output,
+                     device_.stream());
 }
 
 TensorView LinearPaths::joined(std::int64_t rows, std::int64_t width) {

@@ -7,13 +7,14 @@
 
 #include "core/tensor.h"
 #include "ops/cuda/cublas_lt.h"
-#include "ops/cuda/kernels/stream_linear.h"
+#include "ops/cuda/kernels/wide_linear.h"
 #include "ops/ops.h"
 
 namespace higgs_rt {
 
 enum class LinearPath {
   kStream,  // own kernels, bound by reading the weights; norms and what follows inside
+  kWide,    // own kernels with wgmma; what follows inside
   kCublasLt,
   kPlain,  // any shape, any element type
 };
@@ -29,9 +30,10 @@ class LinearPaths {
   //
   // bf16, chosen by measurement on an H200 (docs/performance.md):
   //   decode rows  1 to 16    kStream    I a multiple of 64 (of the released shape: one kernel for
-  //   the
-  //                                      whole step instead, see below)
-  //   decode rows 17 and more kCublasLt  I and O multiples of 8
+  //                                      the whole step instead, see below)
+  //   decode rows 17 to 128   kWide      I and O multiples of 8, head size one of 128; on
+  //                                      compute capability 9.0 only
+  //   other decode rows       kCublasLt  I and O multiples of 8
   //   prompt rows             kCublasLt  the same: rows of one kind of kernel share their bits
   // fp32 and other shapes: kPlain.
   LinearPath choose(std::int64_t rows, const TensorView& weight, std::int64_t dim,
@@ -42,6 +44,8 @@ class LinearPaths {
   std::int64_t one_kernel_rows() const { return one_kernel_rows_; }
 
   const StreamDevice& stream() const { return stream_; }
+  // The product of rows x [R, I] by kWide.
+  cudaError_t wide(const TensorView& x, const TensorView& weight, const WideOutput& output);
   CublasLt& cublas() { return cublas_; }
 
   // Products by cuBLASLt with a weight of several matrices, and what follows them; y [R, I], out
@@ -58,6 +62,7 @@ class LinearPaths {
   CudaDevice& device_;
   StreamDevice stream_;
   std::int64_t one_kernel_rows_ = 0;
+  bool wide_runs_;
   CublasLt cublas_;
   std::vector<Tensor> joined_;  // the last is in use, earlier ones are in graphs
 };

@@ -118,6 +118,12 @@ void CudaOps::attention_input(const TensorView& x, const AttentionInput& input, 
   if (rows != text) {
     rms_norm(x.slice(text, rows - text), input.audio_norm, input.eps, y.slice(text, rows - text));
   }
+  if (path == LinearPath::kWide) {
+    WideOutput end{};
+    end.end = WideEnd::kQkv, end.qkv = out;
+    check_cuda(linear_->wide(y, weight, end), kOp, "the launch");
+    return;
+  }
   check_cuda(linear_->joined_qkv(y, weight, out), kOp, "the launch");
 }
 
@@ -140,7 +146,7 @@ void CudaOps::ffn_input(const TensorView& x, const FfnInput& input, const Tensor
   expect_cuda_real(kOp, "norm", input.norm, {size});
   const TensorView weight = join_rows(input.gate_weight, 2 * width);
   const LinearPath path = linear_->choose(rows, weight, 0, input.kind);
-  if (path == LinearPath::kPlain || (path == LinearPath::kCublasLt && width % 8 != 0)) {
+  if (path == LinearPath::kPlain || (path != LinearPath::kStream && width % 8 != 0)) {
     return Ops::ffn_input(x, input, out);
   }
   device_.activate();
@@ -152,6 +158,12 @@ void CudaOps::ffn_input(const TensorView& x, const FfnInput& input, const Tensor
     return;
   }
   rms_norm(x, input.norm, input.eps, input.normed);
+  if (path == LinearPath::kWide) {
+    WideOutput end{};
+    end.end = WideEnd::kSwiglu, end.out = out.data;
+    check_cuda(linear_->wide(input.normed, weight, end), kOp, "the launch");
+    return;
+  }
   check_cuda(linear_->joined_swiglu(input.normed, weight, out), kOp, "the launch");
 }
 

@@ -93,4 +93,11 @@ cudaError_t launch_attention_prefill(const AttentionShape& shape, const Attentio
                                      const AttentionMemory& memory, std::int64_t tiles,
                                      cudaStream_t stream);
 
+// The same for as many rows that every block has a whole context, with the same bits; called by
+// launch_attention_decode().
+bool attention_whole_takes(const AttentionShape& shape, const AttentionMemory& memory);
+cudaError_t prepare_attention_whole();
+cudaError_t launch_attention_whole(const AttentionShape& shape, const AttentionData& data,
+                                   cudaStream_t stream);
+
 }  // namespace higgs_rt

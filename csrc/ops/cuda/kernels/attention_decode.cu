@@ -28,23 +28,6 @@ __host__ __device__ constexpr std::size_t tiles_bytes(int group) {
   return tiles > pieces ? tiles : pieces;
 }
 
-__device__ Context context_of(const AttentionShape& shape, const AttentionData& data,
-                              std::int64_t row, int length) {
-  static_assert(kSplit == 2 * kTile * kWarps);
-  int tiles_log2 = 1;
-  while ((kTile * kWarps * kMaxSplits << tiles_log2) < length) ++tiles_log2;
-  const int split = kTile * kWarps << tiles_log2;
-  const std::int64_t head = blockIdx.y * shape.dim;
-  return {data.block_table + std::int64_t{data.sequence[row]} * shape.max_blocks,
-          static_cast<const __nv_bfloat16*>(data.k_cache) + head,
-          static_cast<const __nv_bfloat16*>(data.v_cache) + head,
-          length,
-          tiles_log2,
-          (length + split - 1) / split,
-          shape.block_tokens,
-          shape.kv_heads * shape.dim};
-}
-
 // The splits of this block, in order. `start(q)` waits for the kernels ahead and loads the queries;
 // `done(n)` is called by all threads after the n-th split, whose sums are in `joined` then. With
 // `early` only the last position of the context is of this step, and the first tiles are asked for
@@ -187,8 +170,9 @@ cudaError_t prepare() {
 }  // namespace
 
 cudaError_t prepare_attention_decode() {
-  const cudaError_t result = prepare<64>();
-  return result == cudaSuccess ? prepare<128>() : result;
+  cudaError_t result = prepare<64>();
+  if (result == cudaSuccess) result = prepare<128>();
+  return result == cudaSuccess ? prepare_attention_whole() : result;
 }
 
 cudaError_t launch_attention_decode(const AttentionShape& shape, const AttentionData& data,
@@ -197,6 +181,7 @@ cudaError_t launch_attention_decode(const AttentionShape& shape, const Attention
   const std::int64_t splits = (positions + kSplit - 1) / kSplit;
   const std::int64_t items = shape.rows * shape.kv_heads;
   // As many blocks as run at a time: longer ones keep more loads going than more of them.
+  if (attention_whole_takes(shape, memory)) return launch_attention_whole(shape, data, stream);
   const std::int64_t room = memory.multiprocessors * kBlocksPerMultiprocessor / items;
   const std::int64_t most = items < kMaxSplitItems ? kMaxSplits : 1;
   const std::int64_t at_once = std::max<std::int64_t>(1, std::min({splits, room, most}));

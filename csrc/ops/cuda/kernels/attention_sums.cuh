@@ -58,9 +58,11 @@ struct Joined {
     total = largest + kWarps * kMaxGroup;
     row = reinterpret_cast<Folded*>(total + kWarps * kMaxGroup);
   }
+  static std::size_t warps_bytes(int group) {
+    return sizeof(float) * (kWarps * group * D + 2 * kWarps * kMaxGroup);
+  }
   static std::size_t bytes(int group) {
-    return sizeof(float) * (kWarps * group * D + 2 * kWarps * kMaxGroup) +
-           sizeof(Folded) * static_cast<std::size_t>(group) * D;
+    return warps_bytes(group) + sizeof(Folded) * static_cast<std::size_t>(group) * D;
   }
 
   __device__ void put(const Sums<D>& sums) const {

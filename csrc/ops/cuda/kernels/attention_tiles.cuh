@@ -33,6 +33,24 @@ struct Context {
   }
 };
 
+// Of the row `row` with `length` positions and the key/value head blockIdx.y.
+__device__ inline Context context_of(const AttentionShape& shape, const AttentionData& data,
+                                     std::int64_t row, int length) {
+  static_assert(kSplit == 2 * kTile * kWarps);
+  int tiles_log2 = 1;
+  while ((kTile * kWarps * kMaxSplits << tiles_log2) < length) ++tiles_log2;
+  const int split = kTile * kWarps << tiles_log2;
+  const std::int64_t head = blockIdx.y * shape.dim;
+  return {data.block_table + std::int64_t{data.sequence[row]} * shape.max_blocks,
+          static_cast<const __nv_bfloat16*>(data.k_cache) + head,
+          static_cast<const __nv_bfloat16*>(data.v_cache) + head,
+          length,
+          tiles_log2,
+          (length + split - 1) / split,
+          shape.block_tokens,
+          shape.kv_heads * shape.dim};
+}
+
 inline constexpr std::int64_t kLater = -2;  // in place of a slot: copied by copy_position()
 
 // Copies a tile of keys and values; lane l < 16 holds the slot of the tile's position l.
@@ -92,13 +110,10 @@ __device__ inline void score_tile(const std::uint32_t (&q)[D / 16][2], std::uint
   }
 }
 
-// Adds a tile with `left` >= 1 positions to the sums.
+// Adds the values of a tile by its scores.
 template <int D>
-__device__ inline void add_tile(const std::uint32_t (&q)[D / 16][2], std::uint32_t keys,
-                                std::uint32_t values, float scale, int left, Sums<D>& sums) {
+__device__ inline void add_values(float (&score)[2][2], std::uint32_t values, Sums<D>& sums) {
   const int lane = threadIdx.x % 32, t = lane % 4;
-  float score[2][2];
-  score_tile<D>(q, keys, scale, left, score);
   float largest = fmaxf(fmaxf(score[0][0], score[0][1]), fmaxf(score[1][0], score[1][1]));
   largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 1));
   largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 2));
@@ -126,6 +141,15 @@ __device__ inline void add_tile(const std::uint32_t (&q)[D / 16][2], std::uint32
     c[3] *= keep1;
     multiply_add(c, a.part[0], a.part[1], a.part[2], a.part[3], b0, b1);
   }
+}
+
+// Adds a tile with `left` >= 1 positions to the sums.
+template <int D>
+__device__ inline void add_tile(const std::uint32_t (&q)[D / 16][2], std::uint32_t keys,
+                                std::uint32_t values, float scale, int left, Sums<D>& sums) {
+  float score[2][2];
+  score_tile<D>(q, keys, scale, left, score);
+  add_values<D>(score, values, sums);
 }
 
 template <int D>

@@ -16,6 +16,7 @@ __global__ void rms_norm_kernel(RmsNorm a) {
   __shared__ float partial[kThreads / 32];
   const std::int64_t first = N * threadIdx.x, stride = N * kThreads;
   const auto* weight = static_cast<const W*>(a.weight);
+  grid_launch_next();  // the product behind asks for its first weights meanwhile
   Pack<W, N> weights[kHeld];
   Pack<float, N> held[kHeld];
 #pragma unroll
@@ -23,7 +24,6 @@ __global__ void rms_norm_kernel(RmsNorm a) {
     if (first + k * stride < a.size) weights[k] = load_pack<N>(weight + first + k * stride);
   }
   grid_wait();
-  grid_launch_next();
   const float* x = a.x + blockIdx.x * a.size;
   A* out = static_cast<A*>(a.out) + blockIdx.x * a.size;
   float squares = 0.0f;

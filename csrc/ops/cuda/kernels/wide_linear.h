@@ -1,0 +1,44 @@
+// Matrix products of 17 to 128 rows with bf16 weights on compute capability 9.0: the weights are
+// the left factor of wgmma, so they stream from memory once and the rows, padded to 32, 64 or 128,
+// cost little. With what stands behind such a product in the decoder. Launchers: device
+// pointers (multiples of 16), sizes, a stream; each launch may be captured in a CUDA graph.
+//
+// A row has the same bits for every number of rows and every form of the same number of parts:
+// each part is one chain of sums over its inputs in steps of 16, and parts are added in order.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_runtime_api.h>
+
+#include "ops/cuda/kernels/stream_linear.h"
+
+namespace higgs_rt {
+
+constexpr int kWideMaxRows = 128;
+
+// How the work of a product is laid out.
+struct WideForm {
+  int outputs;                    // of a block: 64 or 128
+  int parts;                      // blocks of a cluster that split the inputs, 1 to 8
+  int weight_stages, row_stages;  // of the queues in shared memory
+};
+
+// What becomes of the sums.
+enum class WideEnd { kStoreBf16, kStoreF32, kAdd, kSwiglu, kQkv };
+struct WideOutput {
+  WideEnd end;
+  void* out;      // [rows, outputs] bf16 or fp32; kSwiglu: [rows, outputs / 2] bf16; kQkv: unused
+  QkvOutput qkv;  // kQkv
+};
+
+// On the calling thread's current GPU.
+bool wide_runs();
+// Whether these sizes can be a product; `dim` of QkvOutput, else 0.
+bool wide_takes(int rows, int outputs, int inputs, int dim);
+// The form that was the fastest on an H200 (docs/performance.md).
+WideForm wide_form(int rows, int outputs, int inputs);
+
+cudaError_t launch_wide(const WideForm& form, const StreamWeight& weight, const PlainRows& x,
+                        const WideOutput& output, cudaStream_t stream);
+
+}  // namespace higgs_rt

@@ -1,0 +1,174 @@
+// Pieces of the wide product (sm_90a): barriers that count bytes, copies of tiles, wgmma.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+
+#include "ops/cuda/kernels/numbers.cuh"
+#include "ops/cuda/kernels/tensor_core.cuh"
+
+namespace higgs_rt::wide {
+
+using Barrier = std::uint64_t;  // in shared memory
+
+__device__ inline void init_barrier(Barrier* barrier, unsigned arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
+               "r"(arrivals)
+               : "memory");
+}
+// Other blocks and the copy engine see the barriers that this thread made.
+__device__ inline void publish_barriers() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+// One arrival, which adds `bytes` to what the phase waits for.
+__device__ inline void expect_bytes(Barrier* barrier, unsigned bytes) {
+  asm volatile(
+      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+      "r"(bytes)
+      : "memory");
+}
+__device__ inline void wait_for(Barrier* barrier, unsigned parity) {
+  unsigned done = 0;
+  while (done == 0) {
+    asm volatile(
+        "{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; "
+        "selp.u32 %0, 1, 0, p; }"
+        : "=r"(done)
+        : "r"(shared_address(barrier)), "r"(parity)
+        : "memory");
+  }
+}
+
+__device__ inline void arrive(Barrier* barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier))
+               : "memory");
+}
+
+// --- Clusters -----------------------------------------------------------------------------------
+
+// All threads of the cluster have come here. Only with `publish` do they see what the others wrote
+// to shared memory: one thread's fence stands for its block, whose threads it has met before.
+template <bool publish>
+__device__ inline void cluster_meet() {
+  if constexpr (publish) {
+    __syncthreads();
+    if (threadIdx.x == 0) asm volatile("fence.acq_rel.cluster;" ::: "memory");
+    __syncwarp();
+  }
+  asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
+  asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
+}
+// The same place in the shared memory of another block of the cluster.
+__device__ inline std::uint32_t in_block(std::uint32_t address, unsigned rank) {
+  std::uint32_t there;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+  return there;
+}
+// From the shared memory of another block, and of this one.
+__device__ inline Pack<float, 4> load_there(std::uint32_t address) {
+  Pack<float, 4> v;
+  asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(v.item[0]), "=f"(v.item[1]), "=f"(v.item[2]), "=f"(v.item[3])
+               : "r"(address)
+               : "memory");
+  return v;
+}
+__device__ inline Pack<float, 4> load_here(std::uint32_t address) {
+  Pack<float, 4> v;
+  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(v.item[0]), "=f"(v.item[1]), "=f"(v.item[2]), "=f"(v.item[3])
+               : "r"(address)
+               : "memory");
+  return v;
+}
+
+// --- Copies of boxes: rows of 64 numbers from (column, row) on; what lies outside is zero
+// ---------
+
+__device__ inline std::uint64_t once_policy() {
+  std::uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+__device__ inline std::uint64_t often_policy() {
+  std::uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+__device__ inline void copy_box(std::uint32_t to, const CUtensorMap* map, int column, int row,
+                                Barrier* barrier, std::uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
+      "l"(map), "r"(column), "r"(row), "r"(shared_address(barrier)), "l"(policy)
+      : "memory");
+}
+__device__ inline void prefetch_map(const CUtensorMap* map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
+// --- Products -----------------------------------------------------------------------------------
+
+// A tile of rows of 128 bytes, swizzled by 128, from an address that is a multiple of 1,024: eight
+// rows are 1,024 bytes. 16 numbers further on: + 2; 8 rows: + 64.
+__device__ inline std::uint64_t tile_at(std::uint32_t address) {
+  const std::uint64_t swizzle128 = 1, eight_rows = 1024 >> 4;
+  return (address & 0x3FFFFu) >> 4 | std::uint64_t{1} << 16 | eight_rows << 32 | swizzle128 << 62;
+}
+__device__ inline void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ inline void end_products() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+template <int kPending>
+__device__ inline void wait_products() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+
+#define HIGGS_8(i)                                                                      \
+  "+f"(sum[i]), "+f"(sum[i + 1]), "+f"(sum[i + 2]), "+f"(sum[i + 3]), "+f"(sum[i + 4]), \
+      "+f"(sum[i + 5]), "+f"(sum[i + 6]), "+f"(sum[i + 7])
+
+// sum [64, kRows] += weights [64, 16] rows [kRows, 16]^T, by four warps; not finished when it
+// returns.
+__device__ inline void multiply(float (&sum)[16], std::uint64_t weights, std::uint64_t rows) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
+      "%16, %17, 1, 1, 1, 0, 0;\n"
+      : HIGGS_8(0), HIGGS_8(8)
+      : "l"(weights), "l"(rows));
+}
+__device__ inline void multiply(float (&sum)[32], std::uint64_t weights, std::uint64_t rows) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "%32, %33, 1, 1, 1, 0, 0;\n"
+      : HIGGS_8(0), HIGGS_8(8), HIGGS_8(16), HIGGS_8(24)
+      : "l"(weights), "l"(rows));
+}
+__device__ inline void multiply(float (&sum)[64], std::uint64_t weights, std::uint64_t rows) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      " %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+      " %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+      "%64, %65, 1, 1, 1, 0, 0;\n"
+      : HIGGS_8(0), HIGGS_8(8), HIGGS_8(16), HIGGS_8(24), HIGGS_8(32), HIGGS_8(40), HIGGS_8(48),
+        HIGGS_8(56)
+      : "l"(weights), "l"(rows));
+}
+
+#undef HIGGS_8
+
+// Registers that products under way write must not be read or moved before.
+template <int kCount>
+__device__ inline void settle(float (&sum)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(sum[i])::"memory");
+}
+
+}  // namespace higgs_rt::wide

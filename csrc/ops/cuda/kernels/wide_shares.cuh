@@ -1,0 +1,52 @@
+// Sizes of a wide product, and which part of it a block has.
+#pragma once
+
+#include "ops/cuda/kernels/wide_linear.h"
+
+namespace higgs_rt::wide {
+
+constexpr int kMaxStages = 16;  // of a queue
+constexpr int kChunk = 64;      // inputs of a stage: 128 bytes of each row
+constexpr int kRowBytes = 128;
+constexpr int kGroupOutputs = 64;  // of four warps
+
+struct Work {
+  WideOutput to;
+  int rows, outputs, inputs;
+  int parts, weight_stages, row_stages;
+};
+
+template <int kRows, int kGroups>
+struct Sizes {
+  static constexpr int kOutputs = kGroups * kGroupOutputs;
+  static constexpr int kThreads = kGroups * 128 + 64;
+  static constexpr int kWeightBytes = kOutputs * kRowBytes;  // of a stage
+  static constexpr int kRowsBytes = kRows * kRowBytes;       // of a stage
+  // Sums in shared memory are [rows, kStride]: lanes of a warp write to different banks.
+  static constexpr int kStride = kOutputs + 4;
+  static constexpr int kSumBytes = kRows * kStride * 4;
+
+  static constexpr __host__ __device__ int queue_bytes(int weight_stages, int row_stages) {
+    return weight_stages * kWeightBytes + row_stages * kRowsBytes;
+  }
+  // Of a block: the queues, whose memory the sums take at the end, then the barriers.
+  static constexpr int shared_bytes(int weight_stages, int row_stages) {
+    return queue_bytes(weight_stages, row_stages) + 4 * kMaxStages * 8;
+  }
+};
+
+// This block's part of the work.
+struct Share {
+  int tile, part;
+  int begin, end;  // chunks of the inputs
+};
+__device__ inline Share share_of(const Work& work) {
+  const int chunks = (work.inputs + kChunk - 1) / kChunk;
+  Share s;
+  s.tile = static_cast<int>(blockIdx.x) / work.parts;
+  s.part = static_cast<int>(blockIdx.x) % work.parts;
+  s.begin = chunks * s.part / work.parts, s.end = chunks * (s.part + 1) / work.parts;
+  return s;
+}
+
+}  // namespace higgs_rt::wide
