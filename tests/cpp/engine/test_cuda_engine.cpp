@@ -79,7 +79,7 @@ std::vector<Logits> decode(Model& model, const std::string& layout, std::int32_t
 
 void expect_graphs_equal_eager(const std::function<std::unique_ptr<Device>()>& device,
                                float tolerance) {
-  for (const Golden& c : layouts()) {
+  for (const Golden& c : all_or_few(layouts(), {layouts()[1]})) {
     for (const std::int32_t count : all_or_few<std::int32_t>({1, 2, 3, 4}, {3})) {
       Model eager(c.layout, 64, device(), true), graphs(c.layout, 64, device(), true);
       const auto expected = decode(eager, c.layout, count, false);
