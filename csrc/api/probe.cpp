@@ -83,6 +83,8 @@ void Probe::Impl::step(Sequence& sequence, std::int32_t rows, std::span<float> l
   StepBatch batch;
   const BatchItem item{&sequence, rows};
   build_batch({&item, 1}, spec, batch);
+  // Only a step of prompt rows takes several rows of one sequence.
+  batch.decode = batch.decode && rows == 1;
   const auto count = static_cast<std::int32_t>(logits.size() / row_size());
   batch.logit_rows.clear();
   for (std::int32_t i = count; i > 0; --i) batch.logit_rows.push_back(batch.num_rows() - i);

@@ -86,9 +86,10 @@ class Ops {
   virtual void store_kv(const TensorView& k, const TensorView& v, const TensorView& slots,
                         const TensorView& k_cache, const TensorView& v_cache) = 0;
 
-  // On CUDA the three tensors are filled by copies before the step, never by a kernel: they may be
-  // read before the kernels ahead have finished (core/cuda/launch.cuh). So may, for decode rows,
-  // the cache at all positions before a row's own: earlier steps wrote them.
+  // On CUDA the three tensors are filled by copies before the step (core/cuda/copy_words.h says how
+  // a copying kernel may do that): they may be read before the kernels ahead have finished
+  // (core/cuda/launch.cuh). So may, for decode rows, the cache at all positions before a row's own:
+  // earlier steps wrote them.
   struct AttentionBatch {
     TensorView sequence;     // [R] i32: sequence of each row
     TensorView position;     // [R] i32: row i attends to positions 0..position[i] of its sequence

@@ -5,7 +5,8 @@
 // finished. It must therefore call grid_wait() in every thread before it reads anything that a
 // kernel wrote and before it writes anything at all; before that it may only read what no kernel of
 // its step writes: weights, tables made at load time, what earlier steps wrote. (Every step begins
-// with a copy of its inputs or the launch of a graph, which wait for all that is ahead of them.) A
+// with a copy of its inputs or the launch of a graph, which wait for all that is ahead of them;
+// where a kernel makes that copy, copy_words.h says what the first kernel behind it must do.) A
 // kernel that has no use for that calls grid_wait() first. grid_launch_next() lets the next kernel
 // start (it still waits in its grid_wait() until this one has finished); without it the next one
 // starts when this one ends.

@@ -73,9 +73,9 @@ __global__ void __launch_bounds__(32 * Row::kMaxCodebooks)
   extern __shared__ std::int32_t scratch[];
   __shared__ std::int32_t ids[kMaxCodebooks];
   __shared__ alignas(RowState) std::byte state_memory[sizeof(RowState)];
+  grid_wait();  // first: the row numbers may come from a kernel just ahead (core/cuda/copy_words.h)
   const std::int32_t row = arguments.rows[blockIdx.x];
   grid_launch_next();
-  grid_wait();
   if (row < 0) return;  // padding
   const std::int32_t num_codebooks = arguments.num_codebooks;
   const std::int32_t vocab = arguments.codebook_vocab;

@@ -15,8 +15,7 @@ struct AdvanceRows {
   RowState* states;            // [max_rows]
   std::int32_t* last_columns;  // [max_rows, num_codebooks]
   const float* logits;         // [num_rows, num_codebooks, codebook_vocab]
-  // [num_rows], each row once; -1: none, nothing is written. Filled by a copy, not by a kernel: it
-  // is read before the kernels ahead have finished (core/cuda/launch.cuh).
+  // [num_rows], each row once; -1: none, nothing is written.
   const std::int32_t* rows;
   std::int32_t* columns;  // [num_rows, num_codebooks], out
   std::uint8_t* flags;    // [num_rows], out: bit 0 finished, bit 1 failed
