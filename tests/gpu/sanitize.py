@@ -17,9 +17,11 @@ their names (CUBLAS below), are counted in the table and are no fault.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -136,18 +138,11 @@ def run(options: argparse.Namespace, tool: str, task: Task, slot: int, begin: fl
         if task.tool != "memcheck":
             environment["HIGGS_RT_TEST_PLAIN_MATMUL"] = "1"
         started = time.monotonic()
-        try:
-            done = subprocess.run(
-                command,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=min(left, options.case_seconds),
-            )
-        except subprocess.TimeoutExpired:
+        output = output_of(command, environment, min(left, options.case_seconds))
+        if output is None:
             outcome.faults.append(f"did not end in {min(left, options.case_seconds):.0f} s")
         else:
-            judge_test(outcome, done)
+            judge_test(outcome, output)
             judge_report(outcome, log.read_text(errors="replace") if log.is_file() else "")
         outcome.seconds = time.monotonic() - started
         if options.logs:
@@ -155,12 +150,34 @@ def run(options: argparse.Namespace, tool: str, task: Task, slot: int, begin: fl
     return outcome
 
 
-def judge_test(outcome: Outcome, done: subprocess.CompletedProcess[str]) -> None:
+def output_of(command: list[str], environment: dict[str, str], seconds: float) -> str | None:
+    """What a command printed; None when it took too long: then its children have ended with it."""
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        return process.communicate(timeout=seconds)[0]
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        # The tool's own child is in its session: it must not go on beside the others.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def judge_test(outcome: Outcome, output: str) -> None:
     """The case itself: passed, and not skipped."""
-    tally = re.search(r"(\d+) passed, (\d+) failed, (\d+) skipped", done.stdout)
+    tally = re.search(r"(\d+) passed, (\d+) failed, (\d+) skipped", output)
     wanted = (str(outcome.task.count), "0", "0")
     if tally is None or tally.groups() != wanted:
-        tail = (done.stdout + done.stderr).strip()[-300:]
+        tail = output.strip()[-300:]
         outcome.faults.append(f"the case: {tally[0] if tally else 'no result'}; {tail}")
 
 

@@ -6,10 +6,13 @@ import importlib.util
 import re
 import stat
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from waiting import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -99,14 +102,27 @@ def test_only_reports_about_cublas_pass(
         assert fault in out
 
 
-def test_a_case_that_does_not_end_is_a_fault(
+def test_a_case_that_does_not_end_is_a_fault_and_ends_with_its_child(
     sanitize: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build = play(tmp_path, monkeypatch, CLEAN, "1 passed, 0 failed, 0 skipped")
     tool = tmp_path / "bin" / "compute-sanitizer"
-    tool.write_text("#!/bin/sh\nexec sleep 30\n")
-    few = ["--folders", "ops", "--tools", "memcheck", "--case-seconds", "0.2"]
+    tool.write_text(f'#!/bin/sh\nsleep 60 &\necho $! > "{tmp_path}/child"\nwait\n')
+    few = ["--folders", "ops", "--tools", "memcheck", "--case-seconds", "1"]
+    begin = time.monotonic()
     assert sanitize.main([str(build), *few]) == 1
+    assert time.monotonic() - begin < 20
+    child = int((tmp_path / "child").read_text())
+    until(lambda: not runs(child))
+
+
+def runs(process: int) -> bool:
+    """Whether it runs; one that has ended and was not fetched yet does not."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
 
 
 def test_no_kernel_of_ours_is_excluded(sanitize: ModuleType) -> None:

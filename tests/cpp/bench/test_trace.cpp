@@ -1,12 +1,12 @@
 // What the report says about traces whose answers are known.
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
 #include <fstream>
 #include <sstream>
 
 #include "bench/trace_report.h"
 #include "check.h"
+#include "io/temporary_directory.h"
 
 namespace higgs_rt::bench {
 namespace {
@@ -81,12 +81,11 @@ TEST("a trace: without graph launches it is refused") {
 
 TEST("a trace: its file has every record, with readable names") {
   const TraceWindow window = steps_of(true);
-  const std::string path =
-      (std::filesystem::temp_directory_path() / "higgs_rt_test_trace.json").string();
+  const testing::TemporaryDirectory directory;
+  const std::string path = directory.path() + "/trace.json";
   write_trace(path, {window});
   std::ostringstream text;
   text << std::ifstream(path).rdbuf();
-  std::filesystem::remove(path);
   std::size_t events = 0;
   for (std::size_t at = 0; (at = text.str().find("\"ph\":\"X\"", at + 1)) != std::string::npos;) {
     ++events;
