@@ -14,6 +14,7 @@
 #include "model/decoder.h"
 
 using namespace higgs_rt;
+using namespace higgs_rt::testing;
 
 namespace {
 
