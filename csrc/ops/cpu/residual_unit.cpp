@@ -54,13 +54,54 @@ void check_unit(const TensorView& x, const Ops::ResidualUnit& unit, const Tensor
                  unit.dilation);
 }
 
+// One unit, and how its time is cut.
+struct UnitPlan {
+  const Kernels& kernels;
+  const Ops::ResidualUnit& unit;
+  const float* x;  // [channels, times]
+  float* out;      // the same
+  std::int64_t channels, times;
+  std::int64_t reach;   // steps that the first convolution needs around one
+  std::int64_t stride;  // of the scratch
+};
+
+// Steps [start, start + count), by way of two scratches.
+void run_block(const UnitPlan& plan, std::int64_t start, std::int64_t count) {
+  const Kernels& kernels = plan.kernels;
+  float* input = conv_scratch<0>(plan.channels * plan.stride);
+  float* middle = conv_scratch<2>(plan.channels * plan.stride);
+  copy_padded(plan.x, plan.channels, plan.times, start - plan.reach / 2,
+              round_up(count, kernels.conv_step) + plan.reach, plan.stride, input,
+              [&](std::int64_t c, const float* from, float* to, std::int64_t size) {
+                kernels.snake(from, plan.unit.alpha1.as<float>()[c], to, size);
+              });
+  ConvArgs part = args_of(plan.unit.weight1, plan.unit.bias1, plan.unit.dilation);
+  part.x = input;
+  part.x_stride = part.out_times = plan.stride;
+  part.out = middle;
+  part.count = count;
+  kernels.conv(part);
+  for (std::int64_t c = 0; c < plan.channels; ++c) {
+    float* row = middle + c * plan.stride;
+    kernels.snake(row, plan.unit.alpha2.as<float>()[c], row, count);
+  }
+  part = args_of(plan.unit.weight2, plan.unit.bias2, 1);
+  part.x = middle;
+  part.x_stride = plan.stride;
+  part.out = plan.out;
+  part.residual = plan.x;
+  part.out_times = plan.times;
+  part.first = start;
+  part.count = count;
+  kernels.conv(part);
+}
+
 }  // namespace
 
 void CpuOps::residual_unit(const TensorView& x, const ResidualUnit& unit, const TensorView& out) {
   check_unit(x, unit, out);
-  const std::int64_t channels = x.dim(0), times = x.dim(1);
-  const std::int64_t tile = kernels_.conv_step;
-  const std::int64_t reach = (unit.weight1.dim(2) - 1) * unit.dilation;
+  const std::int64_t channels = x.dim(0), times = x.dim(1), taps = unit.weight1.dim(2);
+  const std::int64_t tile = kernels_.conv_step, reach = (taps - 1) * unit.dilation;
   const std::int64_t most = kConvBlockBytes / (channels * std::int64_t{sizeof(float)}) - reach;
   const std::int64_t blocks = times / std::clamp<std::int64_t>(most, 1, kMaxConvSteps) + 1;
   const std::int64_t wanted = std::max(blocks, 4 * std::int64_t{pool_.size()});
@@ -69,40 +110,12 @@ void CpuOps::residual_unit(const TensorView& x, const ResidualUnit& unit, const 
   if (block > most || times < 2 * pool_.size() * kMinSteps) {
     return Ops::residual_unit(x, unit, out);
   }
-  const ConvArgs conv1 = args_of(unit.weight1, unit.bias1, unit.dilation);
-  const ConvArgs conv2 = args_of(unit.weight2, unit.bias2, 1);
-  const std::int64_t cost = block * channels * (channels * (unit.weight1.dim(2) + 1) + 96);
-  const std::int64_t stride = round_up(round_up(block, tile) + reach, 16) + 16;
-
+  const UnitPlan plan{kernels_, unit,  x.as<float>(), out.as<float>(),
+                      channels, times, reach,         round_up(block + reach, 16) + 16};
+  const std::int64_t cost = block * channels * (channels * (taps + 1) + 96);
   parallel((times + block - 1) / block, cost, [&](std::int64_t begin, std::int64_t end) {
-    float* input = conv_scratch<0>(channels * stride);
-    float* middle = conv_scratch<2>(channels * stride);
     for (std::int64_t start = begin * block; start < std::min(end * block, times); start += block) {
-      const std::int64_t count = std::min(block, times - start);
-      copy_padded(x.as<float>(), channels, times, start - reach / 2, round_up(count, tile) + reach,
-                  stride, input,
-                  [&](std::int64_t c, const float* from, float* to, std::int64_t size) {
-                    kernels_.snake(from, unit.alpha1.as<float>()[c], to, size);
-                  });
-      ConvArgs part = conv1;
-      part.x = input;
-      part.x_stride = part.out_times = stride;
-      part.out = middle;
-      part.count = count;
-      kernels_.conv(part);
-      for (std::int64_t c = 0; c < channels; ++c) {
-        float* row = middle + c * stride;
-        kernels_.snake(row, unit.alpha2.as<float>()[c], row, count);
-      }
-      part = conv2;
-      part.x = middle;
-      part.x_stride = stride;
-      part.out = out.as<float>();
-      part.residual = x.as<float>();
-      part.out_times = times;
-      part.first = start;
-      part.count = count;
-      kernels_.conv(part);
+      run_block(plan, start, std::min(block, times - start));
     }
   });
 }
