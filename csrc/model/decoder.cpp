@@ -118,7 +118,7 @@ Ops::FfnInput Decoder::ffn_input(const PathWeights& path, std::int64_t width, st
           path.ffn.gate,
           path.ffn.up,
           normed_.view().first(rows),
-          as_shape(up_, {rows, path.ffn.gate.dim(0)}),
+          as_shape(up_, {rows, width}),
           kind};
 }
 
