@@ -13,6 +13,7 @@ from higgs_rt.errors import CheckpointError
 from higgs_rt.training.labels import IGNORE
 from higgs_rt.training.lora.config import parse_config
 from higgs_rt.training.lora.speaker import SpeakerTerm
+from higgs_rt.training.lora.state import TrainingError
 from higgs_rt.training.lora.trainer import Trainer
 from test_lora_run import CODES, fields, write_data
 
@@ -134,6 +135,16 @@ def test_a_run_reports_and_lowers_it(random_model: Path, tmp_path: Path) -> None
     assert whole.loss == pytest.approx(off.loss + 2.0 * whole.speaker, abs=1e-5)
     assert parts.loss == pytest.approx(whole.loss, abs=1e-5)
     assert parts.speaker == pytest.approx(whole.speaker, abs=1e-6)
+
+
+def test_another_codec_does_not_resume(random_model: Path, tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data")
+    made = fields(random_model, data, tmp_path / "run", optimizer={"steps": 1})
+    made["objective"] = {"speaker_weight": 1.0}
+    Trainer(parse_config(made, "test"), say=lambda _: None).train()
+    made["codec"] = str(random_model / "codec")
+    with pytest.raises(TrainingError, match=r"state: codec\] expected"):
+        Trainer(parse_config(made, "test")).train()
 
 
 def test_codebooks_of_another_size_are_refused(random_model: Path) -> None:

@@ -211,6 +211,8 @@ class Trainer:
         )
         identity = {name: json.loads(json.dumps(config[name])) for name in (*kept, "optimizer")}
         identity["optimizer"].pop("max_bad_steps")
+        if self.config.objective.speaker_weight:
+            identity["codec"] = self.config.codec
         identity["samples"] = len(self.stepper.examples)
         identity["processes"] = self.accelerator.num_processes
         return identity
