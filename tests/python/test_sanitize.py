@@ -25,6 +25,11 @@ OURS = """========= COMPUTE-SANITIZER
 ========= ERROR SUMMARY: 1 error
 """
 CUBLAS = OURS.replace("higgs_rt::rms_norm_kernel(const float *)", "nvjet_tst_64x8")
+NOT_READY = """========= COMPUTE-SANITIZER
+========= Program hit cudaErrorNotReady (error 600) due to "device not ready" on CUDA API call to cudaEventElapsedTime.
+=========     Saved host backtrace up to driver entry point at error
+========= ERROR SUMMARY: 1 error
+"""  # noqa: E501
 CLEAN = "========= COMPUTE-SANITIZER\n========= ERROR SUMMARY: 0 errors\n"
 RACE = """========= COMPUTE-SANITIZER
 ========= Error: Race reported between Write access at higgs_rt::advance_rows(int)+0x540
@@ -70,6 +75,8 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: str, result: str)
     [
         (CLEAN, "1 passed, 0 failed, 0 skipped", None),
         (CUBLAS, "1 passed, 0 failed, 0 skipped", None),
+        (NOT_READY, "1 passed, 0 failed, 0 skipped", None),
+        (NOT_READY.replace("Elapsed", ""), "1 passed, 0 failed, 0 skipped", "cudaErrorNotReady"),
         (OURS, "1 passed, 0 failed, 0 skipped", "rms_norm_kernel"),
         (RACE, "1 passed, 0 failed, 0 skipped", "Race reported"),
         (CLEAN, "0 passed, 0 failed, 1 skipped", "1 skipped"),
