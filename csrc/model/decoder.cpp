@@ -113,13 +113,8 @@ Ops::AttentionInput Decoder::attention_input(const LayerWeights& layer, const De
 
 Ops::FfnInput Decoder::ffn_input(const PathWeights& path, std::int64_t width, std::int64_t rows,
                                  RowKind kind) const {
-  return {path.post_attention_norm,
-          config_.rms_norm_eps,
-          path.ffn.gate,
-          path.ffn.up,
-          normed_.view().first(rows),
-          as_shape(up_, {rows, width}),
-          kind};
+  return {path.post_attention_norm,   config_.rms_norm_eps,         path.ffn.gate, path.ffn.up,
+          normed_.view().first(rows), as_shape(up_, {rows, width}), kind};
 }
 
 void Decoder::embed(const DecoderBatch& batch, const Split& split) {
