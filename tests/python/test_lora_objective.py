@@ -195,7 +195,7 @@ def test_the_decoder_is_that_of_transformers(
     padding = torch.arange(batch.ids.shape[1]) >= torch.tensor([[len(one)] for one in examples])
     ours = hidden[route.row].reshape(*batch.ids.shape, -1).masked_fill(padding[..., None], 0.0)
     weight = torch.randn(ours.shape, generator=torch.Generator().manual_seed(0))
-    (ours * weight).sum().backward()
+    torch.autograd.backward((ours * weight).sum())
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     inner = model.model

@@ -67,7 +67,7 @@ def test_it_is_the_formula(rows: Any) -> None:
     got = float(SpeakerTerm(codes)(*rows))
     expected = by_hand(
         codes.double().numpy(),
-        *(one.double().numpy() for one in rows[:1]),
+        rows[0].double().numpy(),
         rows[1].numpy(),
         rows[2].numpy(),
     )
