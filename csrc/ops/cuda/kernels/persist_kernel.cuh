@@ -136,6 +136,7 @@ __device__ void work(Block<kN>& block, Queue<kStages>& queue) {
 template <int kN, int kStages>
 __global__ void __launch_bounds__(kThreads, 1)
     persist_kernel(const __grid_constant__ PersistStep step) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
   extern __shared__ __align__(128) unsigned char memory[];
   using At = Places<kN, kStages>;
   Block<kN> block = make_block<kN, kStages>(step, memory);
@@ -157,6 +158,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   __syncthreads();
   grid_wait();
   work(block, queue);
+#else
+  __trap();  // persist_fits() says no: no clusters, no bulk copies
+#endif
 }
 
 // Blocks are all there at a time or not at all: they wait for each other (a cooperative launch).
