@@ -162,6 +162,7 @@ def speed(args: argparse.Namespace) -> None:
         }
         if trainer.accelerator.is_main_process:
             print(json.dumps(report), flush=True)
+        trainer.close()
 
 
 def gradients(args: argparse.Namespace) -> None:
@@ -193,6 +194,7 @@ def gradients(args: argparse.Namespace) -> None:
                 args.gradients,
             )
             print(f"{world} processes: loss {result.loss if result else None}", flush=True)
+        trainer.close()
 
 
 def compare(first: Path, second: Path) -> None:

@@ -115,6 +115,7 @@ def lora(
         f"{settings.output}: {progress.step} steps, {validated}last/"
         + (f"; {progress.skipped} steps skipped" if progress.skipped else "")
     )
+    trainer.close()
 
 
 @train_app.command("merge")

@@ -126,6 +126,10 @@ class Trainer:
         self.records.close()
         return progress
 
+    def close(self) -> None:
+        """Leaves the group of processes, if torchrun began several. Nothing may follow."""
+        self.accelerator.end_training()
+
     def _after(self, step: int) -> None:
         """What is due after a step: validation, speech, states."""
         config = self.config
