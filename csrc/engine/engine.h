@@ -28,9 +28,9 @@ struct EngineSpec {
   bool shared_blocks = false;
   // A row rounds differently as a row of a prompt and as a decode row. A step then holds rows of
   // one kind only (StepBatch::decode), and a position is computed as the same kind every time, also
-  // after preemption: the prompt and column 0 as prompt rows, later columns one by one as decode
-  // rows. So a request gives the same columns whatever else runs, as far as decode rows of any
-  // number share their bits (docs/gpu.md says which do).
+  // after preemption: the prompt as prompt rows, columns one by one as decode rows. So a request
+  // gives the same columns whatever else runs, as far as decode rows of any number share their bits
+  // (docs/gpu.md says which do), and a step of prompt rows gives no logits.
   bool separate_decode = false;
 };
 

@@ -43,7 +43,7 @@ class BatchBuilder {
   }
 
   static bool is_decode(const BatchItem& item) {
-    return item.sequence->computed >= item.sequence->prompt_rows();
+    return item.sequence->computed >= item.sequence->prompt_size();
   }
 
   // The audio rows of all items, or the others.

@@ -22,7 +22,7 @@ void StepLoop::publish_oldest() {
   unproved_.cached_blocks.insert(unproved_.cached_blocks.end(), step.cached_blocks.begin(),
                                  step.cached_blocks.end());
   try {
-    fetch(step.num_columns);
+    fetch(step);
   } catch (const std::exception& error) {
     return fail_unproved(error.what());
   }
@@ -56,17 +56,22 @@ void StepLoop::fail_unproved(const std::string& error) {
   for (Sequence* sequence : ended) end(*sequence, FinishReason::kError, error);
 }
 
-// The columns of the oldest step; waits for it.
-void StepLoop::fetch(std::size_t count) {
+// Waits for a step and takes its columns.
+void StepLoop::fetch(const Step& step) {
   const TraceRange trace("fetch");
-  columns_.resize(count * static_cast<std::size_t>(engine_.spec().num_codebooks));
-  sampled_.assign(count, SampledRow{});
-  if (count == 0) return;
+  columns_.resize(step.num_columns * static_cast<std::size_t>(engine_.spec().num_codebooks));
+  sampled_.assign(step.num_columns, SampledRow{});
   const auto start = std::chrono::steady_clock::now();
-  sampler_.fetch(columns_, sampled_);
+  if (step.num_columns != 0) {
+    sampler_.fetch(columns_, sampled_);
+  } else if (step.done) {
+    step.done->wait();
+  } else {
+    return;
+  }
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  counts_.sample_seconds += seconds;
+  if (step.num_columns != 0) counts_.sample_seconds += seconds;
   if (max_in_flight_ != 0) counts_.wait_seconds += seconds;
   const DeviceSeconds device = engine_.device_seconds();
   counts_.device_seconds += device.all;

@@ -7,6 +7,7 @@ namespace higgs_rt {
 namespace {
 
 constexpr std::int32_t kDecodeRowsPerHeldStep = 8;
+constexpr std::int32_t kMostPromptTurns = 3;  // one after another, while no stream has begun
 
 // Who holds which block while a plan is made: the pool's counts, and what the plan has changed.
 class Holders {
@@ -40,19 +41,22 @@ class Planner {
         holders_(references),
         budget_(limits.max_step_tokens) {}
 
-  Plan run(std::span<const SequenceView> waiting, std::int32_t held_steps, bool after_prompts) {
+  Plan run(std::span<const SequenceView> waiting, std::int32_t held_steps,
+           std::int32_t prompt_turns) {
     add_decodes();
-    const auto decodes = static_cast<std::int32_t>(plan_.work.size());
-    plan_.decode = decodes > 0;
-    if (limits_.separate_decode) {
-      if (plan_.decode && after_prompts) return std::move(plan_);
-      budget_ = limits_.max_step_tokens;  // of a step of prompt rows
-    }
-    add_prompts(waiting, held_steps, decodes);
-    if (std::ssize(plan_.work) > decodes) {
-      plan_.decode = false;
-      if (limits_.separate_decode)
-        plan_.work.erase(plan_.work.begin(), plan_.work.begin() + decodes);
+    const std::ptrdiff_t decodes = std::ssize(plan_.work);
+    const bool decode_turn = limits_.separate_decode && decodes > 0 && is_due(prompt_turns);
+    if (limits_.separate_decode) budget_ = limits_.max_step_tokens;  // of a step of prompt rows
+    add_others(waiting, held_steps, !decode_turn);
+    plan_.decode = !plan_.work.empty() && !has_prompts_;
+    if (!limits_.separate_decode) return std::move(plan_);
+    if (plan_.decode) {
+      std::ranges::stable_partition(plan_.work, [&](const auto& work) { return is_last(work); });
+    } else {
+      plan_.work.erase(plan_.work.begin(), plan_.work.begin() + decodes);
+      for (Plan::Work& work : plan_.work) {
+        if (is_decode(work.sequence)) work.rows = 0;
+      }
     }
     return std::move(plan_);
   }
@@ -64,41 +68,60 @@ class Planner {
     for (const bool again : {false, true}) {
       for (std::int32_t i = 0; i < num_running_; ++i) {
         const bool is_last = all_[i].size - all_[i].computed == 1;
-        if (all_[i].paused || !is_decode(i) || is_last == again) continue;
-        if (secure(i)) add_work(i);
+        if (all_[i].paused || !is_decode(i) || is_last == again || !secure(i)) continue;
+        add_work(i);
+        if (!limits_.separate_decode || all_[i].computed > all_[i].prompt) ++num_begun_;
       }
     }
   }
 
-  void add_prompts(std::span<const SequenceView> waiting, std::int32_t held_steps,
-                   std::int32_t decodes) {
-    bool blocked = false;  // a sequence waits for blocks to start, so no other may start before it
+  bool is_due(std::int32_t prompt_turns) const {
+    return prompt_turns > 0 && (num_begun_ > 0 || prompt_turns >= kMostPromptTurns);
+  }
+
+  // With `prompts` all that is not a decode row; without, sequences that start at a column.
+  void add_others(std::span<const SequenceView> waiting, std::int32_t held_steps, bool prompts) {
+    bool blocked = false;  // a sequence waits to start, so no other may start before it
     for (std::int32_t i = 0; i < num_running_ && budget_ > 0; ++i) {
       const bool starts = all_[i].blocks == 0;
       if (all_[i].paused || is_decode(i) || (starts && blocked)) continue;
-      if (secure(i)) {
-        add_work(i);
+      if (!prompts && prompt_left(all_[i]) > 0) {
+        blocked = blocked || starts;
       } else {
-        blocked = true;
+        blocked = !add_other(i) || blocked;
       }
     }
-    const bool mixed = std::ssize(plan_.work) > decodes;
-    plan_.held = !blocked && !mixed && holds(waiting, decodes, held_steps);
-    if (plan_.held) return;
+    plan_.held = prompts && !blocked && !has_prompts_ && holds(waiting, held_steps);
+    if (plan_.held) prompts = false;
     for (const SequenceView& next : waiting) {
       if (blocked || budget_ <= 0 || num_running_ + plan_.admit >= limits_.max_batch) break;
       all_.push_back(next);
       state_.push_back(State::kIdle);
-      blocked = !secure(num_running_ + plan_.admit);
-      if (!blocked) add_work(num_running_ + plan_.admit++);
+      blocked = (!prompts && prompt_left(next) > 0) || !add_other(num_running_ + plan_.admit);
+      if (!blocked) ++plan_.admit;
     }
   }
 
-  bool holds(std::span<const SequenceView> waiting, std::int32_t decodes,
-             std::int32_t held_steps) const {
-    const std::int32_t most = std::min(limits_.max_held_steps, decodes / kDecodeRowsPerHeldStep);
+  bool add_other(std::int32_t i) {
+    if (!secure(i)) return false;
+    add_work(i);
+    has_prompts_ = has_prompts_ || !limits_.separate_decode || !is_decode(i);
+    return true;
+  }
+
+  // Rows that cannot be decode rows.
+  std::int32_t prompt_left(const SequenceView& view) const {
+    return (limits_.separate_decode ? view.prompt : view.size) - view.computed;
+  }
+
+  bool is_last(const Plan::Work& work) const {
+    return all_[work.sequence].size - all_[work.sequence].computed == 1;
+  }
+
+  bool holds(std::span<const SequenceView> waiting, std::int32_t held_steps) const {
+    const std::int32_t most = std::min(limits_.max_held_steps, num_begun_ / kDecodeRowsPerHeldStep);
     std::int64_t rows = 0;
-    for (const SequenceView& next : waiting) rows += next.size - next.computed;
+    for (const SequenceView& next : waiting) rows += prompt_left(next);
     return rows > 0 && rows < limits_.max_step_tokens / 2 && held_steps < most;
   }
 
@@ -212,6 +235,8 @@ class Planner {
   std::int32_t free_;
   Holders holders_;
   std::int32_t budget_;
+  std::int32_t num_begun_ = 0;  // decode rows behind a stream's first
+  bool has_prompts_ = false;    // rows that are not decode rows
   Plan plan_;
 };
 
@@ -220,8 +245,8 @@ class Planner {
 Plan make_plan(const SchedulerLimits& limits, std::span<const SequenceView> running,
                std::span<const SequenceView> waiting, std::int32_t free_blocks,
                std::int32_t held_steps, std::span<const std::int32_t> references,
-               bool after_prompts) {
-  return Planner(limits, running, free_blocks, references).run(waiting, held_steps, after_prompts);
+               std::int32_t prompt_turns) {
+  return Planner(limits, running, free_blocks, references).run(waiting, held_steps, prompt_turns);
 }
 
 }  // namespace higgs_rt

@@ -37,7 +37,7 @@ struct SequenceView {
 struct Plan {
   struct Work {
     std::int32_t sequence;  // index into `running`; admitted sequences follow in their order
-    std::int32_t rows;      // the next positions to compute
+    std::int32_t rows;      // the next positions to compute; 0: it takes its blocks, see below
   };
   std::vector<std::int32_t> preempt;  // indices into `running`: give back all blocks
   std::int32_t admit = 0;             // sequences taken from the front of `waiting`
@@ -60,15 +60,19 @@ struct Plan {
 // A step with prompt rows costs every running stream more than one without, and little more for
 // many prompts than for one. So waiting sequences are held while there are decode rows alone, until
 // half a step's rows wait or they have been held for `held_steps` steps: as many as max_held_steps
-// says, and no more than one for every 8 decode rows.
+// says, and no more than one for every 8 streams that have begun (below).
 //
 // With separate_decode a plan has decode rows or prompt rows, in turn while there are both:
-// `after_prompts` says that the last one had prompt rows. So a running stream waits for one step of
-// prompts at a time, and one whose prompt has ended joins the next step. Decode rows are then one
-// row each, also where a sequence is computed again; those come after the others.
+// `prompt_turns` says how many plans of prompt rows came last. So a running stream waits for one
+// step of prompts at a time, and one whose prompt has ended joins the next step of decode rows. Up
+// to three steps of prompts follow each other while no stream has begun, that is, got a column from
+// a decode row: a burst is not interrupted for the first columns of its first half. Decode rows are
+// one row each, also where a sequence is computed again; those come after the others. A sequence
+// whose prompt was found as a whole has decode rows only, and joins a step of decode rows without
+// being held; with a step of prompts it is admitted and takes its blocks (0 rows).
 Plan make_plan(const SchedulerLimits& limits, std::span<const SequenceView> running,
                std::span<const SequenceView> waiting, std::int32_t free_blocks,
                std::int32_t held_steps = 0, std::span<const std::int32_t> references = {},
-               bool after_prompts = false);
+               std::int32_t prompt_turns = 0);
 
 }  // namespace higgs_rt

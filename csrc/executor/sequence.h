@@ -31,8 +31,6 @@ class Sequence {
            BlockPool& pool);
 
   std::int32_t prompt_size() const { return static_cast<std::int32_t>(prompt_.size()); }
-  // Positions that are prompt rows to an engine with separate_decode: the prompt and column 0.
-  std::int32_t prompt_rows() const { return prompt_size() + 1; }
   // Positions known so far: prompt and columns.
   std::int32_t size() const { return prompt_size() + num_columns(); }
   // The same with the columns of steps in flight: what the next step goes on from.

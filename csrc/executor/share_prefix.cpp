@@ -12,7 +12,7 @@ SequenceView StepLoop::view_of(Sequence& sequence) {
                     .computed = sequence.computed,
                     .blocks = sequence.blocks.size(),
                     .shared = {},
-                    .prompt = sequence.prompt_rows()};
+                    .prompt = sequence.prompt_size()};
   if (!cache_.enabled()) return view;
   view.shared = sequence.blocks.blocks();
   if (view.blocks > 0) return view;

@@ -152,6 +152,9 @@ void StepLoop::note_step(std::span<const BatchItem> items) {
     item.sequence->pending += has_column ? 1 : 0;
     step.num_columns += has_column ? 1 : 0;
   }
+  if (max_in_flight_ == 0 || step.num_columns != 0) return;
+  step.done = engine_.device().make_event();
+  step.done->record();
 }
 
 void StepLoop::apply_cancels() {
@@ -164,74 +167,6 @@ void StepLoop::apply_cancels() {
       finish(std::move(waiting), FinishReason::kCancelled, "");
     }
   }
-}
-
-Plan StepLoop::plan_step() {
-  views_.clear();
-  for (const SequencePtr& item : running_) {
-    adopt_computed(*item);
-    SequenceView& view = views_.emplace_back(view_of(*item));
-    // One whose last column is in flight has nothing to compute; it counts as paused until then.
-    const bool complete = item->num_columns() + item->pending >= item->max_columns();
-    view.paused = complete || item->sink().paused();
-  }
-  queued_.clear();
-  const auto free_rows = static_cast<std::int32_t>(free_rows_.size());
-  for (Sequence* item : mailbox_.peek(free_rows)) queued_.push_back(view_of(*item));
-  return make_plan(limits_, views_, queued_, pool_.num_free(), held_steps_, pool_.references(),
-                   after_prompts_);
-}
-
-void StepLoop::schedule() {
-  items_.clear();
-  Plan plan = plan_step();
-  if (!plan.preempt.empty() && !steps_.empty()) {
-    drain();  // their columns may free what is missing, and are needed to compute a sequence again
-    plan = plan_step();
-  }
-  idle_ = plan.work.empty();
-  held_steps_ = plan.held ? held_steps_ + 1 : 0;
-  after_prompts_ = !plan.work.empty() && !plan.decode;
-  members_.clear();
-  for (const SequencePtr& item : running_) members_.push_back(item.get());
-  for (const std::int32_t index : plan.preempt) {
-    members_[static_cast<std::size_t>(index)]->blocks.clear();
-    members_[static_cast<std::size_t>(index)]->computed = 0;
-    ++counts_.preemptions;
-  }
-  for (std::int32_t i = 0; i < plan.admit; ++i) members_.push_back(admit());
-  for (const Plan::Work& work : plan.work) {
-    Sequence* sequence = members_[static_cast<std::size_t>(work.sequence)];
-    if (sequence == nullptr) continue;
-    if (sequence->blocks.size() == 0) adopt_found(*sequence);
-    items_.push_back({sequence, work.rows});
-  }
-  // Only now: what was found may be idle, and is kept from being used for others by its holders.
-  for (const BatchItem& item : items_) item.sequence->blocks.reserve(item.sequence->planned_size());
-}
-
-// Null when the request ended at once.
-Sequence* StepLoop::admit() {
-  running_.push_back(mailbox_.take_front());
-  Sequence& sequence = *running_.back();
-  sequence.row = free_rows_.back();
-  free_rows_.pop_back();
-  return begin(sequence) ? &sequence : nullptr;
-}
-
-bool StepLoop::begin(Sequence& sequence) {
-  try {
-    const SamplingParams& sampling = sequence.sampling();
-    sampler_.open_row(sequence.row, sampling, sequence.history(sampling.ras_window));
-    sequence.sink().on_started();
-  } catch (const std::exception& error) {
-    end(sequence, FinishReason::kError, error.what());
-    return false;
-  }
-  if (!deliver_last_column(sequence, false)) return false;
-  if (sequence.max_columns() > 1) return true;
-  end(sequence, FinishReason::kLength, "");
-  return false;
 }
 
 void StepLoop::fail_items(std::span<const BatchItem> items, const std::string& error) {

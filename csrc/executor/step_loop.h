@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "batch/step_batch.h"
+#include "core/device.h"
 #include "engine/engine.h"
 #include "executor/batch_builder.h"
 #include "executor/executor.h"
@@ -33,7 +34,9 @@ namespace higgs_rt {
 // fetched, so that the device never waits for the host. What such a step cannot know: a sequence
 // that turns out to have ended computes one row for nothing. Its blocks and its sampler row are
 // used again at once, as the device works in order. Preemption waits for the steps in flight. With
-// any other engine no step is in flight while the next one is made.
+// any other engine no step is in flight while the next one is made. A step of prompts alone has no
+// columns to fetch; it is waited for all the same, so that plans are made one step ahead and no
+// earlier.
 class StepLoop {
  public:
   StepLoop(Engine& engine, Sampler& sampler, const ExecutorConfig& config, Mailbox& mailbox,
@@ -58,6 +61,7 @@ class StepLoop {
     std::vector<Member> members;
     std::vector<std::int32_t> cached_blocks;  // that went into the prefix cache with it
     std::size_t num_columns = 0;
+    std::unique_ptr<DeviceEvent> done;  // of a step in flight without columns to wait for
   };
 
   bool wait_for_work();
@@ -65,6 +69,7 @@ class StepLoop {
   void apply_cancels();
   void schedule();
   Plan plan_step();
+  bool is_early(const Plan& plan) const;
   SequenceView view_of(Sequence& sequence);
   void adopt_found(Sequence& sequence);
   void adopt_computed(Sequence& sequence);
@@ -79,7 +84,7 @@ class StepLoop {
   void drain();
   void publish_oldest();
   void fail_unproved(const std::string& error);
-  void fetch(std::size_t count);
+  void fetch(const Step& step);
   void publish_column(Sequence& sequence, std::span<const std::int32_t> column, SampledRow sampled);
   bool deliver_last_column(Sequence& sequence, bool ended);
   void fail_items(std::span<const BatchItem> items, const std::string& error);
@@ -104,7 +109,7 @@ class StepLoop {
   Step unproved_;                        // published since columns were fetched: may have failed
   bool idle_ = true;                     // there was no work, and nothing has changed since
   std::int32_t held_steps_ = 0;          // since waiting sequences were held first
-  bool after_prompts_ = false;           // the last step had prompt rows
+  std::int32_t prompt_turns_ = 0;        // steps of prompt rows since one of decode rows
   StepBatch batch_;
   StepOutput output_;
   std::vector<BatchItem> items_;       // of the step being made

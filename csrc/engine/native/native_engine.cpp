@@ -132,8 +132,6 @@ void NativeEngine::warm_prompts() {
     batch.position.assign(count, 0);
     batch.slot.assign(count, scratch * spec_.kv.block_tokens);
     batch.block_table = {scratch};
-    batch.logit_rows.assign(std::min(count, static_cast<std::size_t>(spec_.max_sequences)), 0);
-    batch.sampler_rows.assign(batch.logit_rows.size(), -1);
     run_eagerly(batch, output);
   }
   device().synchronize();

@@ -41,22 +41,53 @@ TEST("scheduler: decode rows come first, then the prompt in chunks") {
 TEST("scheduler: prompts and decode rows take turns where they go apart") {
   SchedulerLimits apart = limits(6, 16);
   apart.separate_decode = true;
-  // A prompt, a stream, one in the middle of being computed again, and one at its last row.
-  const Views running = {{.size = 40, .blocks = 10, .prompt = 40},
+  // A prompt, a stream, one in the middle of being computed again, and one whose prompt has ended.
+  const Views running = {{.size = 40, .blocks = 10, .prompt = 39},
                          {.size = 9, .computed = 8, .blocks = 3, .prompt = 4},
                          {.size = 12, .computed = 6, .blocks = 3, .prompt = 5},
-                         {.size = 7, .computed = 6, .blocks = 2, .prompt = 7}};
-  const auto plan = [&](const Views& views, bool after_prompts) {
-    return make_plan(apart, views, {}, 10, 0, {}, after_prompts);
+                         {.size = 7, .computed = 6, .blocks = 2, .prompt = 6}};
+  const auto plan = [&](const Views& views, std::int32_t prompt_turns) {
+    return make_plan(apart, views, {}, 10, 0, {}, prompt_turns);
   };
-  EXPECT_EQ(text(plan(running, false)), "+0 0:16");
-  EXPECT(!plan(running, false).decode);
-  EXPECT_EQ(text(plan(running, true)), "+0 1:1 2:1");
-  EXPECT(plan(running, true).decode);
+  EXPECT_EQ(text(plan(running, 0)), "+0 0:16");
+  EXPECT(!plan(running, 0).decode);
+  EXPECT_EQ(text(plan(running, 1)), "+0 1:1 3:1 2:1");
+  EXPECT(plan(running, 1).decode);
   const Views others(running.begin() + 1, running.end());
-  EXPECT_EQ(text(plan(others, false)), "+0 2:1");  // the last row of a prompt is one of its own
-  EXPECT_EQ(text(plan({others[1], others[0]}, false)), "+0 1:1 0:1");
-  EXPECT_EQ(text(plan({running[0]}, true)), "+0 0:16");
+  EXPECT_EQ(text(plan(others, 0)), "+0 0:1 2:1 1:1");
+  EXPECT_EQ(text(plan({running[0]}, 1)), "+0 0:16");
+  // Up to three turns of prompts while there are first columns alone.
+  EXPECT_EQ(text(plan({running[3], running[0]}, 2)), "+0 1:16");
+  EXPECT_EQ(text(plan({running[3], running[0]}, 3)), "+0 0:1");
+}
+
+TEST("scheduler: a prompt that was found as a whole starts with a decode row") {
+  SchedulerLimits apart = limits(6, 16);
+  apart.separate_decode = true;
+  apart.max_held_steps = 8;
+  const std::vector<std::int32_t> references(8, 1);
+  const std::vector<std::int32_t> cached = {0, 1};
+  const SequenceView found = {.size = 9, .computed = 8, .shared = cached, .prompt = 8};
+  const SequenceView fresh = {.size = 9, .prompt = 8};
+  const SequenceView again = {.size = 12, .computed = 8, .shared = cached, .prompt = 8};
+  const SequenceView stream = {.size = 9, .computed = 8, .blocks = 3, .prompt = 4};
+  const auto plan = [&](const Views& running, const Views& waiting, std::int32_t prompt_turns) {
+    return make_plan(apart, running, waiting, 10, 0, references, prompt_turns);
+  };
+  const Plan alone = plan({}, {found, found}, 0);
+  EXPECT_EQ(text(alone), "+2 0:1 1:1");
+  EXPECT(alone.decode);
+  // Beside prompt rows it takes its blocks; in a turn of decode rows it waits for nobody younger.
+  EXPECT_EQ(text(plan({stream}, {found, fresh, found}, 0)), "+3 1:0 2:8 3:0");
+  EXPECT_EQ(text(plan({stream}, {found, fresh, found}, 1)), "+1 0:1 1:1");
+  EXPECT_EQ(text(plan({stream}, {fresh, found}, 1)), "+0 0:1");
+  // One that was preempted: its last column is not the next one, so others go first.
+  EXPECT_EQ(text(plan({again, stream}, {found}, 0)), "+1 1:1 2:1 0:1");
+  // It is not held with others.
+  apart.max_batch = 12;
+  const Plan held = plan(Views(8, stream), {found, {.size = 5, .prompt = 4}}, 0);
+  EXPECT(held.held && held.decode);
+  EXPECT_EQ(text(held), "+1 0:1 1:1 2:1 3:1 4:1 5:1 6:1 7:1 8:1");
 }
 
 TEST("scheduler: waiting sequences are admitted in order and share the step") {
@@ -193,7 +224,7 @@ struct Simulation {
     lim.separate_decode = seed % 2 == 0;
     for (int i = draw(1, 2 * lim.max_batch); i > 0; --i) {
       waiting.push_back({.size = draw(2, 20)});
-      waiting.back().prompt = waiting.back().size;
+      waiting.back().prompt = waiting.back().size - 1;
       end_waiting.push_back(waiting.back().size + draw(0, 10));
     }
   }
@@ -206,8 +237,8 @@ struct Simulation {
     for (int step = 1; step < 5000; ++step) {
       if (running.empty() && waiting.empty()) return step;
       for (SequenceView& view : running) view.paused = step < 500 && draw(0, 5) == 0;
-      const Plan plan = make_plan(lim, running, waiting, free, held, {}, after_prompts);
-      after_prompts = !plan.work.empty() && !plan.decode;
+      const Plan plan = make_plan(lim, running, waiting, free, held, {}, prompt_turns);
+      prompt_turns = plan.work.empty() || plan.decode ? 0 : prompt_turns + 1;
       held = plan.held ? held + 1 : 0;
       REQUIRE(held <= lim.max_held_steps && !(plan.held && plan.admit > 0));
       apply(plan);
@@ -264,7 +295,7 @@ struct Simulation {
   SchedulerLimits lim;
   std::int32_t free;
   std::int32_t held = 0;
-  bool after_prompts = false;
+  std::int32_t prompt_turns = 0;
   Views running;
   Views waiting;
   std::vector<std::int32_t> end_running;  // size after which the sequence ends

@@ -126,7 +126,7 @@ Answer reference_answer(const Request& request, const EngineSpec& spec) {
                                                    : FinishReason::kNone;
     if (answer.reason != FinishReason::kNone) return answer;
     const std::uint64_t hash = hash_column(column.data(), spec.num_codebooks);
-    fold = mix(fold, spec.separate_decode && count > 1 ? hash_decoded(hash) : hash);
+    fold = mix(fold, spec.separate_decode ? hash_decoded(hash) : hash);
     hash_logits(fold, spec, logits.data());
     sampler->advance(logits.data(), {&row, 1});
     sampler->fetch(column, sampled);
