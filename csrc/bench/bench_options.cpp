@@ -17,7 +17,8 @@ const char* const kUsage =
   --arrivals closed|poisson:RATE
                         closed (default): every client sends its next request when its last one has
                         ended. poisson: RATE requests a second, whatever runs
-  --rounds N            requests of each client, or of each of LIST with poisson (default 1)
+  --rounds N            requests of each client, or of each of LIST with poisson (default 1);
+                        8 and more for a steady rate (below)
   --prompt-tokens N     (default 64)
   --frames LIST         of each request, 25 a second; with several requests a quarter more or less
                         (default 100); every number is run with every concurrency
@@ -31,6 +32,12 @@ const char* const kUsage =
   --trace FILE          instead: record calls and kernels of steady decoding (CUPTI), print what
                         they show, write them as a Chrome trace
   --trace-graphs        with --trace: a whole graph as one record, which disturbs less
+"steady" is the rate of a server whose N clients are all busy: from the moment when every client has
+had audio and one sends its second request to the moment when the first client finds no request left
+(so as many requests begin as end), seconds of audio divided by seconds. Every chunk is spread evenly over the time since the same request's chunk before
+it (the first: since it was sent), and counts with its share in that time. "-": there is no such
+time. With poisson it is the middle half of the run. "burst" is the first audio of the first request
+of each client, which are sent all at once; the other figures are of all requests.
 )";
 
 namespace {

@@ -109,12 +109,25 @@ std::string milliseconds(double seconds) {
   return out.str();
 }
 
+std::string steady(const Measured& m) {
+  if (m.steady_seconds == 0) return "-";
+  std::ostringstream out;
+  out << std::fixed << std::setprecision(1) << m.steady_rate;
+  return out.str();
+}
+
+// First audio of the first request of each client.
+std::vector<double> burst(const Measured& m) {
+  const auto count = std::min(m.first_audio.size(), static_cast<std::size_t>(m.concurrency));
+  return {m.first_audio.begin(), m.first_audio.begin() + static_cast<std::ptrdiff_t>(count)};
+}
+
 void print_header(bool codec) {
   std::printf("%8s %6s | %10s %10s %9s %9s %7s %6s", "requests", "frames", "column p50", "p99",
               "audio-s/s", "steady", "weights", "host");
   if (codec) {
-    std::printf(" | %9s %9s %7s %9s %9s %9s", "audio-s/s", "steady", "RTF", "first p50", "p95",
-                "underruns");
+    std::printf(" | %9s %9s %7s %9s %9s %9s %9s", "audio-s/s", "steady", "RTF", "first p50", "p95",
+                "burst p95", "underruns");
   }
   std::printf("\n");
 }
@@ -122,18 +135,19 @@ void print_header(bool codec) {
 void print(const Result& result, bool codec, double step_bytes, double bandwidth) {
   const Measured& lm = result.columns;
   const double p50 = quantile(lm.column_seconds, 0.5);
-  std::printf("%8d %6d | %10s %10s %9.1f %9.1f %6.0f%%", lm.concurrency, lm.frames,
+  std::printf("%8d %6d | %10s %10s %9.1f %9s %6.0f%%", lm.concurrency, lm.frames,
               milliseconds(p50).c_str(), milliseconds(quantile(lm.column_seconds, 0.99)).c_str(),
-              lm.audio_seconds / lm.wall_seconds, lm.steady_rate,
+              lm.audio_seconds / lm.wall_seconds, steady(lm).c_str(),
               100 * step_bytes / p50 / bandwidth);
   const double host = host_share(lm);
   host < 0 ? std::printf("%7s", "-") : std::printf("%6.1f%%", 100 * host);
   if (codec) {
     const Measured& s = result.speech;
-    std::printf(" | %9.1f %9.1f %7.3f %6.0f ms %6.0f ms %9lld", s.audio_seconds / s.wall_seconds,
-                s.steady_rate, s.wall_seconds * s.concurrency / s.audio_seconds,
+    std::printf(" | %9.1f %9s %7.3f %6.0f ms %6.0f ms %6.1f ms %9lld",
+                s.audio_seconds / s.wall_seconds, steady(s).c_str(),
+                s.wall_seconds * s.concurrency / s.audio_seconds,
                 1e3 * quantile(s.first_audio, 0.5), 1e3 * quantile(s.first_audio, 0.95),
-                static_cast<long long>(s.underruns));
+                1e3 * quantile(burst(s), 0.95), static_cast<long long>(s.underruns));
   }
   std::printf("\n");
   // Where the device's time went: steps that were one graph, and steps with prompt rows.
@@ -156,10 +170,13 @@ std::string to_json(const Measured& m) {
   out << "{\"concurrency\": " << m.concurrency << ", \"requests\": " << m.requests
       << ", \"frames\": " << m.frames << ", \"wall_seconds\": " << m.wall_seconds
       << ", \"audio_seconds\": " << m.audio_seconds << ", \"steady_rate\": " << m.steady_rate
+      << ", \"steady_seconds\": " << m.steady_seconds
       << ", \"column_p50\": " << quantile(m.column_seconds, 0.5)
       << ", \"column_p99\": " << quantile(m.column_seconds, 0.99)
       << ", \"first_audio_p50\": " << quantile(m.first_audio, 0.5)
       << ", \"first_audio_p95\": " << quantile(m.first_audio, 0.95)
+      << ", \"burst_first_audio_p50\": " << quantile(burst(m), 0.5)
+      << ", \"burst_first_audio_p95\": " << quantile(burst(m), 0.95)
       << ", \"underruns\": " << m.underruns << ", \"mean_step\": " << m.step_seconds
       << ", \"steps\": " << m.steps << ", \"graph_steps\": " << m.graph_steps
       << ", \"device_seconds\": " << m.device_seconds << ", \"graph_seconds\": " << m.graph_seconds
@@ -230,9 +247,11 @@ int run(const Options& options) {
               info.device.c_str(), info.num_threads, load.count());
   std::printf("memory bandwidth (%s) %.1f GB/s; a decode step reads %.3f GB of weights\n",
               options.on_gpu() ? "copy, read + write" : "read", bandwidth / 1e9, step_bytes / 1e9);
-  std::printf("prompts of %d tokens, %d request(s) a client, %s; steady: the middle half\n\n",
-              options.prompt_tokens, options.rounds,
-              options.arrival_rate > 0 ? "Poisson arrivals" : "closed");
+  std::printf(
+      "prompts of %d tokens, %d request(s) a client, %s; steady: while all clients are busy "
+      "(--help)\n\n",
+      options.prompt_tokens, options.rounds,
+      options.arrival_rate > 0 ? "Poisson arrivals" : "closed");
   warm_up(*runtime, options);
   if (!options.trace.empty()) {
     run_traces(*runtime, options, base_load(options, options.most_frames()));

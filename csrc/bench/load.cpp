@@ -7,6 +7,8 @@
 #include <random>
 #include <thread>
 
+#include "bench/arrivals.h"
+
 namespace higgs_rt::bench {
 namespace {
 
@@ -45,17 +47,29 @@ Request make_request(const Load& load, std::uint64_t index, const ModelInfo& inf
 // Collects the chunks of all requests; callbacks come from the runtime's thread.
 class Collector {
  public:
-  explicit Collector(std::int32_t count)
-      : listeners_(static_cast<std::size_t>(count)), left_(count) {}
+  explicit Collector(const Load& load)
+      : listeners_(static_cast<std::size_t>(load.requests)),
+        left_(load.requests),
+        busy_(load.concurrency, load.requests) {}
+
+  void note_sent(std::size_t request) {
+    const std::scoped_lock lock(mutex_);
+    listeners_[request].last = Clock::now();
+  }
 
   void add(std::size_t request, const Chunk& chunk) {
     const auto now = Clock::now();
     const std::scoped_lock lock(mutex_);
     if (chunk.finish == FinishReason::kError && error_.empty()) error_ = chunk.error;
     num_frames_ += chunk.num_frames;
-    arrivals_.push_back({now, chunk.num_frames});
-    if (chunk.num_frames > 0) hear(listeners_[request], now, chunk.num_frames);
+    if (chunk.num_frames > 0) {
+      const bool first = !listeners_[request].hears;
+      arrivals_.push_back({listeners_[request].last, now, chunk.num_frames});
+      hear(listeners_[request], now, chunk.num_frames);
+      if (first) busy_.on_first_audio(static_cast<std::int32_t>(request), now);
+    }
     if (!chunk.last) return;
+    busy_.on_end(now);
     ++ended_;
     --left_;
     changed_.notify_all();
@@ -76,25 +90,26 @@ class Collector {
     measured.underruns = underruns_;
   }
 
-  // Seconds of audio a second that came in the middle half of [start, end].
-  double middle_rate(Clock::time_point start, Clock::time_point end) const {
-    const auto quarter = (end - start) / 4;
-    std::int64_t frames = 0;
-    for (const Arrival& arrival : arrivals_) {
-      if (arrival.time >= start + quarter && arrival.time < end - quarter) frames += arrival.frames;
-    }
-    return static_cast<double>(frames) * kFrameSeconds /
-           std::chrono::duration<double>(end - start - 2 * quarter).count();
+  // Into `measured`: the steady rate of a load that ran in [start, end].
+  void measure_steady(const Load& load, const Stretch& whole, Measured& measured) const {
+    const auto quarter = (whole.end - whole.begin) / 4;
+    const Stretch middle = {whole.begin + quarter, whole.end - quarter};
+    const auto steady = load.arrival_rate > 0 ? std::optional(middle) : busy_.stretch();
+    if (!steady) return;
+    measured.steady_seconds = steady->seconds();
+    measured.steady_rate = frames_within(arrivals_, *steady) * kFrameSeconds / steady->seconds();
   }
 
  private:
   struct Listener {
-    Clock::time_point last;    // chunk
+    Clock::time_point last;    // chunk; before the first one: when the request was sent
     Clock::time_point played;  // when everything that has come is played
+    bool hears = false;
   };
 
   void hear(Listener& listener, Clock::time_point now, std::int32_t frames) {
-    if (listener.last == Clock::time_point{}) {
+    if (!listener.hears) {
+      listener.hears = true;
       listener.played = now;
     } else {
       intervals_.push_back(std::chrono::duration<double>(now - listener.last).count());
@@ -116,11 +131,8 @@ class Collector {
   std::int64_t num_frames_ = 0;
   std::int64_t underruns_ = 0;
   std::vector<double> intervals_;
-  struct Arrival {
-    Clock::time_point time;
-    std::int32_t frames;
-  };
   std::vector<Arrival> arrivals_;
+  BusyStretch busy_;
   std::string error_;
 };
 
@@ -139,6 +151,7 @@ std::vector<Stream> send_all(Runtime& runtime, const Load& load, Collector& coll
       collector.wait_for_room(i, load.concurrency - 1);
     }
     const auto index = static_cast<std::size_t>(i);
+    collector.note_sent(index);
     streams.push_back(runtime.submit(make_request(load, index + 1, runtime.info())));
     streams.back().on_chunk(
         [&collector, index](const Chunk& chunk) { collector.add(index, chunk); });
@@ -153,14 +166,14 @@ Measured run_load(Runtime& runtime, const Load& load) {
   measured.concurrency = load.concurrency;
   measured.requests = load.requests;
   measured.frames = load.frames;
-  Collector collector(load.requests);
+  Collector collector(load);
   const RuntimeStats before = runtime.stats();
   const auto start = Clock::now();
   const std::vector<Stream> streams = send_all(runtime, load, collector);
   collector.wait(measured);
   const auto end = Clock::now();
   measured.wall_seconds = std::chrono::duration<double>(end - start).count();
-  measured.steady_rate = collector.middle_rate(start, end);
+  collector.measure_steady(load, {start, end}, measured);
   const RuntimeStats after = runtime.stats();
   measured.steps = after.steps - before.steps;
   measured.step_seconds =

@@ -28,9 +28,12 @@ struct Measured {
   std::int32_t requests = 0;
   std::int32_t frames = 0;  // of a request, about
   double wall_seconds = 0;
-  double audio_seconds = 0;            // of all requests
-  double steady_rate = 0;              // seconds of audio a second in the middle half of the time
-  std::vector<double> first_audio;     // seconds from submission, one per request
+  double audio_seconds = 0;  // of all requests
+  // Seconds of audio a second while all clients are busy (BusyStretch of arrivals.h), and how long
+  // that is; open: in the middle half of the time. 0: there is no such time.
+  double steady_rate = 0;
+  double steady_seconds = 0;
+  std::vector<double> first_audio;     // seconds from submission, by request, in order of sending
   std::vector<double> column_seconds;  // between columns of a request, all requests
   std::int64_t underruns =
       0;                    // chunks that came after what the listener had was played, all streams
