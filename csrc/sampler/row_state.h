@@ -25,6 +25,7 @@ struct RowState {
   // RAS window, one ring per codebook: column number n (history and column 0 included) is in slot
   // n % ras_window. `pushed` counts the columns written so far.
   std::int32_t pushed = 0;
+  std::uint32_t turn = 0;  // CUDA: steps that had this row, and so where the next column goes
   std::int16_t ring[kMaxCodebooks][kMaxRasWindow] = {};
 };
 

@@ -1,6 +1,6 @@
+#include <algorithm>
 #include <array>
 #include <cstddef>
-#include <cstring>
 #include <vector>
 
 #include "core/cuda/cuda_check.h"
@@ -14,11 +14,11 @@ namespace higgs_rt {
 namespace {
 
 constexpr const char* kWhere = "cuda sampler";
-constexpr std::size_t kAlignment = 16;  // of the columns behind the flags
 
-// Row states and columns stay in device memory. The kernel leaves a step's columns and flags in
-// output_, always the same memory, so that a graph may hold it; deliver() copies them behind the
-// kernel to the step's place in pinned memory, and fetch() waits for that copy only.
+// Row states and columns stay in device memory. The kernel also writes a step's columns and flags
+// to pinned host memory, so that no copy stands between two graphs. Where is the row's own affair:
+// its steps take turns between two places, as many as there may be steps to fetch, and both sides
+// count the row's steps. So nothing in the kernel's arguments changes from step to step.
 class CudaSampler final : public Sampler {
  public:
   CudaSampler(const SamplerSpec& spec, Device& device) : table_(spec), device_(as_cuda(device)) {
@@ -28,14 +28,9 @@ class CudaSampler final : public Sampler {
     states_ = device_.allocate(rows * sizeof(RowState));
     last_columns_ = device_.allocate(ids * sizeof(std::int32_t));
     rows_ = device_.allocate(rows * sizeof(std::int32_t));
-    flag_bytes_ = (rows + kAlignment - 1) / kAlignment * kAlignment;
-    const std::vector<std::byte> zeros(flag_bytes_ + ids * sizeof(std::int32_t));
-    output_ = device_.allocate(zeros.size());
-    device_.copy_from_host(output_.get(), zeros.data(), zeros.size());  // it is copied as a whole
-    for (Fetched& fetched : fetched_) {
-      fetched.memory = device_.allocate_pinned(flag_bytes_ + ids * sizeof(std::int32_t));
-      fetched.copied = device_.make_event();
-    }
+    results_ = device_.allocate_pinned(kMaxSteps * (ids + rows) * sizeof(std::int32_t));
+    turns_.resize(rows);
+    for (Fetched& fetched : fetched_) fetched.written = device_.make_event();
     const std::vector<std::int32_t> bos(ids, bos_id(spec.codebook_vocab));
     device_.copy_from_host(last_columns_.get(), bos.data(), ids * sizeof(std::int32_t));
     device_.synchronize();
@@ -45,7 +40,8 @@ class CudaSampler final : public Sampler {
 
   void open_row(std::int32_t row, const SamplingParams& params,
                 std::span<const std::int32_t> history) override {
-    const RowState state = table_.open(row, params, history);
+    RowState state = table_.open(row, params, history);
+    state.turn = turns_[static_cast<std::size_t>(row)];  // a step of the last request may be due
     const auto index = static_cast<std::size_t>(row);
     const auto codebooks = static_cast<std::size_t>(table_.spec().num_codebooks);
     const std::vector<std::int32_t> bos(codebooks, bos_id(table_.spec().codebook_vocab));
@@ -59,21 +55,20 @@ class CudaSampler final : public Sampler {
     const std::size_t place = table_.push_step(rows.size());
     device_.copy_from_host(rows_.get(), rows.data(), rows.size_bytes());
     enqueue(logits, columns_of(rows_), static_cast<std::int32_t>(rows.size()));
-    copy_result(place, rows.size());
+    note_step(place, rows);
   }
 
   void enqueue(const float* logits, const std::int32_t* rows, std::int32_t count) override {
     const SamplerSpec& spec = table_.spec();
-    const AdvanceRows arguments = {
-        states(), columns_of(last_columns_), logits,
-        rows,     columns_in(output_),       static_cast<std::uint8_t*>(output_.get()),
-        count,    spec.num_codebooks,        spec.codebook_vocab};
+    const AdvanceRows arguments = {states(), columns_of(last_columns_), logits,
+                                   rows,     columns_of(results_),      spec.max_rows,
+                                   count,    spec.num_codebooks,        spec.codebook_vocab};
     check_cuda(launch_advance_rows(arguments, device_.stream()), kWhere, "advance_rows");
   }
 
   void deliver(std::span<const std::int32_t> rows) override {
     table_.check_rows(rows);
-    copy_result(table_.push_step(rows.size()), rows.size());
+    note_step(table_.push_step(rows.size()), rows);
   }
 
   void fetch(std::span<std::int32_t> columns, std::span<SampledRow> sampled) override {
@@ -81,11 +76,12 @@ class CudaSampler final : public Sampler {
     table_.pop_step();  // even when waiting fails
     if (step.rows == 0) return;
     const Fetched& fetched = fetched_[step.place];
-    fetched.copied->wait();
-    std::memcpy(columns.data(), columns_in(fetched.memory), columns.size_bytes());
-    const auto* flags = static_cast<const std::uint8_t*>(fetched.memory.get());
+    fetched.written->wait();
+    const auto codebooks = static_cast<std::size_t>(table_.spec().num_codebooks);
     for (std::size_t i = 0; i < step.rows; ++i) {
-      sampled[i] = {(flags[i] & 1u) != 0, (flags[i] & 2u) != 0};
+      const std::int32_t* result = columns_of(results_) + fetched.results[i] * (codebooks + 1);
+      std::copy_n(result, codebooks, columns.data() + i * codebooks);
+      sampled[i] = {(result[codebooks] & 1) != 0, (result[codebooks] & 2) != 0};
     }
   }
 
@@ -98,18 +94,15 @@ class CudaSampler final : public Sampler {
     return static_cast<std::int32_t*>(buffer.get());
   }
   RowState* states() const { return static_cast<RowState*>(states_.get()); }
-  // Flags [max_rows] come first in a step's output, columns behind them, so that one copy takes
-  // the flags and the columns of the rows in use.
-  std::int32_t* columns_in(const Buffer& output) const {
-    return reinterpret_cast<std::int32_t*>(static_cast<std::byte*>(output.get()) + flag_bytes_);
-  }
-
-  void copy_result(std::size_t place, std::size_t rows) {
-    const Fetched& fetched = fetched_[place];
-    const std::size_t ids = rows * static_cast<std::size_t>(table_.spec().num_codebooks);
-    device_.copy_to_pinned(fetched.memory.get(), output_.get(),
-                           flag_bytes_ + ids * sizeof(std::int32_t));
-    fetched.copied->record();
+  // Notes where the rows' results of the step just enqueued go.
+  void note_step(std::size_t place, std::span<const std::int32_t> rows) {
+    Fetched& fetched = fetched_[place];
+    fetched.results.clear();
+    for (const std::int32_t row : rows) {
+      const auto index = static_cast<std::size_t>(row);
+      fetched.results.push_back(turns_[index]++ % kMaxSteps * turns_.size() + index);
+    }
+    fetched.written->record();
   }
 
   void prepare_shared_memory() {
@@ -135,11 +128,12 @@ class CudaSampler final : public Sampler {
   Buffer states_;        // RowState [max_rows]
   Buffer last_columns_;  // int32 [max_rows, num_codebooks]
   Buffer rows_;          // int32 [max_rows]
-  Buffer output_;        // of one step: flags [max_rows], then int32 [max_rows, num_codebooks]
-  std::size_t flag_bytes_ = 0;
+  Buffer results_;       // AdvanceRows::results, int32 [kMaxSteps, max_rows, num_codebooks + 1]
+  static_assert(kMaxSteps == 2);
+  std::vector<std::uint32_t> turns_;  // [max_rows]: RowState::turn behind the steps enqueued
   struct Fetched {
-    Buffer memory;  // pinned copy of output_
-    std::unique_ptr<DeviceEvent> copied;
+    std::vector<std::size_t> results;  // where each row's is
+    std::unique_ptr<DeviceEvent> written;
   };
   std::array<Fetched, kMaxSteps> fetched_;
 };

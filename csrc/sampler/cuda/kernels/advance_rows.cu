@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(32 * Row::kMaxCodebooks)
   finish_copy();
 
   std::int32_t* last = arguments.last_columns + static_cast<std::size_t>(row) * num_codebooks;
-  std::int32_t* out = arguments.columns + static_cast<std::size_t>(blockIdx.x) * num_codebooks;
+  const std::uint32_t turn = state.turn;
   const bool running = !state.finished;
   if (running) {
     const LiveRange live = live_range(state.stream, state.params.rule, num_codebooks);
@@ -97,19 +97,25 @@ __global__ void __launch_bounds__(32 * Row::kMaxCodebooks)
       if (threadIdx.x % 32u == 0) ids[codebook] = id;
     }
     __syncthreads();
-    if (threadIdx.x == 0) finish_step(state, num_codebooks, vocab, ids);
+    if (threadIdx.x == 0) {
+      finish_step(state, num_codebooks, vocab, ids);
+      state.turn = turn + 1;
+    }
     __syncthreads();
     copy_back(arguments.states + row, &state);
+  } else if (threadIdx.x == 0) {
+    arguments.states[row].turn = turn + 1;
   }
-  if (static_cast<std::int32_t>(threadIdx.x) < num_codebooks) {
-    const std::int32_t id = running ? ids[threadIdx.x] : last[threadIdx.x];
-    last[threadIdx.x] = id;
-    out[threadIdx.x] = id;
+  const auto place = static_cast<std::size_t>(turn % 2) * arguments.max_rows + row;
+  std::int32_t* out = arguments.results + place * (num_codebooks + 1);
+  const auto index = static_cast<std::int32_t>(threadIdx.x);
+  if (index > num_codebooks) return;
+  std::int32_t value = (state.finished ? 1 : 0) | (state.failed ? 2 : 0);
+  if (index < num_codebooks) {
+    value = running ? ids[index] : last[index];
+    last[index] = value;
   }
-  if (threadIdx.x == 0) {
-    arguments.flags[blockIdx.x] =
-        static_cast<std::uint8_t>((state.finished ? 1 : 0) | (state.failed ? 2 : 0));
-  }
+  out[index] = value;  // of one warp and side by side: few transactions on the way to the host
 }
 
 }  // namespace

@@ -17,8 +17,10 @@ struct AdvanceRows {
   const float* logits;         // [num_rows, num_codebooks, codebook_vocab]
   // [num_rows], each row once; -1: none, nothing is written.
   const std::int32_t* rows;
-  std::int32_t* columns;  // [num_rows, num_codebooks], out
-  std::uint8_t* flags;    // [num_rows], out: bit 0 finished, bit 1 failed
+  // [2, max_rows, num_codebooks + 1], out, pinned host memory: the column of each row and its flags
+  // (bit 0 finished, bit 1 failed). A row's steps go to the two halves in turn, by RowState::turn.
+  std::int32_t* results;
+  std::int32_t max_rows;
   std::int32_t num_rows;
   std::int32_t num_codebooks;  // at most kMaxCodebooks
   std::int32_t codebook_vocab;
