@@ -1,5 +1,6 @@
 // Convolutions of the codec decoder (specification 8.1) at the released width and the demo's.
 #include <cmath>
+#include <utility>
 
 #include "bench/openblas.h"
 #include "bench/report.h"
@@ -89,7 +90,11 @@ Timing time_layer(Machine& machine, const Report& report, const Layer& layer) {
   const Tensor bias = machine.random({layer.outputs});
   const std::int64_t first = layer.transposed ? layer.channels : layer.outputs;
   const std::int64_t second = layer.transposed ? layer.outputs : layer.channels;
-  const Tensor weight = machine.random({first, second, layer.taps});
+  Tensor weight = machine.random({first, second, layer.taps});
+  if (layer.transposed) {
+    Tensor packed = machine.ops->pack_transposed(weight, layer.conv.stride);
+    if (packed.view()) weight = std::move(packed);
+  }
   const std::int64_t out_times = layer.transposed ? layer.times * layer.conv.stride : layer.times;
   const Tensor out = machine.random({layer.outputs, out_times});
   return measure(report.options().seconds, [&] {

@@ -21,6 +21,11 @@ class NativeCodecDecoder final : public CodecDecoder {
  public:
   NativeCodecDecoder(const CodecConfig& config, CodecWeights weights, Ops& ops)
       : config_(config), weights_(std::move(weights)), ops_(ops), spec_(codec_spec(config)) {
+    for (std::size_t i = 0; i < weights_.blocks.size(); ++i) {
+      Tensor& weight = weights_.blocks[i].upsample.weight;
+      Tensor packed = ops.pack_transposed(weight, config.ratios[i]);
+      if (packed.view()) weight = std::move(packed);
+    }
     widest_ = std::max(config.latent, config.decoder_hidden);
     std::int64_t channels = config.decoder_hidden;
     std::int64_t rate = 1;

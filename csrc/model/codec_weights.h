@@ -11,7 +11,7 @@
 namespace higgs_rt {
 
 struct ConvWeights {
-  Tensor weight;  // [O, C, K], transposed [C, O, K]; weight norm folded
+  Tensor weight;  // [O, C, K], transposed [C, O, K] or packed (Ops); weight norm folded
   Tensor bias;    // [O]
 };
 

@@ -205,8 +205,14 @@ class Ops {
   virtual void conv1d(const TensorView& x, const TensorView& weight, const TensorView& bias,
                       const Conv1d& conv, const TensorView* residual, const TensorView& out) = 0;
 
+  // A weight [C, O, K] of conv_transpose1d() with `stride`, in the order in which that reads it
+  // fastest; nothing else understands the copy. Empty: the device takes it as it is.
+  virtual Tensor pack_transposed(const TensorView& /*weight*/, std::int64_t /*stride*/) {
+    return {};
+  }
+
   // Transposed convolution: out[o, t stride + k - padding] += weight[c, o, k] x[c, t], plus bias.
-  // x [C, T], weight [C, O, K] fp32, bias [O], out [O, T'],
+  // x [C, T], weight [C, O, K] fp32 or what pack_transposed() made of it, bias [O], out [O, T'],
   // T' = (T - 1) stride - 2 padding + K + output_padding.
   virtual void conv_transpose1d(const TensorView& x, const TensorView& weight,
                                 const TensorView& bias, const Conv1d& conv,

@@ -7,55 +7,9 @@
 
 namespace higgs_rt {
 
-namespace {
-
-// Weights beyond this size come from main memory. A transposed convolution's walk over the channels
-// of one output, a few bytes at a time and pages apart, would wait there for every line.
-constexpr std::int64_t kRepackBytes = 8 << 20;
-constexpr std::int64_t kPrefetchChannels = 8;
-constexpr std::int64_t kRepackOutputs = 16;  // together, so that memory is read in longer runs
-
-// Every phase must have the same number of taps: the codec's kernels are 2 * stride long.
-bool needs_repack(const ConvArgs& args, std::int64_t outputs) {
-  const std::int64_t bytes = args.w_channel * args.channels * std::int64_t{sizeof(float)};
-  return args.phases > 1 &&
-         (args.w_output % args.phases != 0 || (outputs > args.phases && bytes > kRepackBytes));
-}
-
-// Runs the kernel over weights [C, O, taps] copied to [o, C, padded taps], a few outputs at a time.
-void conv_repacked(const Kernels& kernels, const ConvArgs& args) {
-  const std::int64_t taps = args.w_output, padded = args.taps * args.phases;
-  // An odd number of cache lines apart, or the outputs would share one set of the cache.
-  const std::int64_t stride = round_up(args.channels * padded, 32) + 16;
-  const std::int64_t last = (args.end + args.phases - 1) / args.phases;
-  float* packed = conv_scratch<1>(kRepackOutputs * stride);
-  for (std::int64_t first = args.begin / args.phases; first < last; first += kRepackOutputs) {
-    const std::int64_t count = std::min(kRepackOutputs, last - first);
-    for (std::int64_t c = 0; c < args.channels; ++c) {
-      const float* from = args.weight + c * args.w_channel + first * taps;
-      for (std::int64_t o = 0; o < count; ++o, from += taps) {
-        float* to = packed + o * stride + c * padded;
-        __builtin_prefetch(from + kPrefetchChannels * args.w_channel);
-        std::copy(from, from + taps, to);
-        std::fill(to + taps, to + padded, 0.0f);
-      }
-    }
-    ConvArgs part = args;
-    part.weight = packed;
-    part.w_output = stride;
-    part.w_channel = padded;
-    part.bias += first;
-    part.out += first * args.out_times;
-    part.begin = std::max(args.begin - first * args.phases, std::int64_t{0});
-    part.end = std::min(args.end - first * args.phases, count * args.phases);
-    kernels.conv(part);
-  }
-}
-
-}  // namespace
-
 void CpuOps::run_conv(ConvArgs args, const TensorView& x, std::int64_t left, std::int64_t steps,
-                      std::int64_t outputs) {
+                      std::int64_t outputs, std::int64_t height,
+                      const std::function<void(const ConvArgs&)>& kernel) {
   const std::int64_t channels = x.dim(0), times = x.dim(1);
   const std::int64_t reach = (args.taps - 1) * std::abs(args.x_step);
   const std::int64_t tile = kernels_.conv_step;
@@ -65,10 +19,8 @@ void CpuOps::run_conv(ConvArgs args, const TensorView& x, std::int64_t left, std
   const std::int64_t blocks = (steps + block - 1) / block;
   block = round_up((steps + blocks - 1) / blocks, tile);  // of nearly equal size
   // Few blocks: the outputs are split as well, at the height of the tiles.
-  constexpr std::int64_t kTile = 8;
-  const std::int64_t tiles = (outputs + kTile - 1) / kTile;
+  const std::int64_t tiles = (outputs + height - 1) / height;
   const std::int64_t groups = std::min(tiles, (4 * pool_.size() + blocks - 1) / blocks);
-  const bool repack = needs_repack(args, outputs);
   const std::int64_t total = steps * outputs * channels * args.taps;
 
   parallel(blocks * groups, total / (blocks * groups), [&](std::int64_t begin, std::int64_t end) {
@@ -91,13 +43,9 @@ void CpuOps::run_conv(ConvArgs args, const TensorView& x, std::int64_t left, std
       part.x = args.x_step < 0 ? input + reach : input;
       part.x_stride = stride;
       part.first = args.first + start * args.phases;
-      part.begin = tiles * group / groups * kTile;
-      part.end = std::min(tiles * (group + 1) / groups * kTile, outputs);
-      if (repack) {
-        conv_repacked(kernels_, part);
-      } else {
-        kernels_.conv(part);
-      }
+      part.begin = tiles * group / groups * height;
+      part.end = std::min(tiles * (group + 1) / groups * height, outputs);
+      kernel(part);
     }
   });
 }
@@ -141,7 +89,7 @@ void CpuOps::conv1d(const TensorView& x, const TensorView& weight, const TensorV
             .count = 0,
             .begin = 0,
             .end = 0},
-           x, conv.padding, out_times, outputs);
+           x, conv.padding, out_times, outputs, kConvTile, kernels_.conv);
 }
 
 }  // namespace higgs_rt

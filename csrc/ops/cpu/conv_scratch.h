@@ -11,6 +11,8 @@ namespace higgs_rt {
 // passes over it.
 inline constexpr std::int64_t kConvBlockBytes = 256 << 10;
 inline constexpr std::int64_t kMaxConvSteps = 2048;
+// Outputs that Kernels::conv takes together.
+inline constexpr std::int64_t kConvTile = 8;
 
 // Grows only; one per thread and use, so that a decode allocates nothing once it has run.
 template <int Use>

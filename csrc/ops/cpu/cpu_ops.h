@@ -1,7 +1,7 @@
 // The CPU implementation of Ops: one file per operation beside this one.
 #pragma once
 
-#include <initializer_list>
+#include <functional>
 
 #include "ops/cpu/kernels.h"
 #include "ops/ops.h"
@@ -45,6 +45,7 @@ class CpuOps final : public Ops {
                        const TensorView& out) override;
   void conv1d(const TensorView& x, const TensorView& weight, const TensorView& bias,
               const Conv1d& conv, const TensorView* residual, const TensorView& out) override;
+  Tensor pack_transposed(const TensorView& weight, std::int64_t stride) override;
   void conv_transpose1d(const TensorView& x, const TensorView& weight, const TensorView& bias,
                         const Conv1d& conv, const TensorView& out) override;
   void snake(const TensorView& x, const TensorView& alpha, const TensorView& out) override;
@@ -54,9 +55,11 @@ class CpuOps final : public Ops {
  private:
   void linear_packed(const LinearArgs& args, const TensorView& weight);
   // A convolution whose kernel arguments differ only in the block of time and outputs; `left`
-  // zeros stand before x[c, 0], and step 0 with tap offset 0 reads that far to the left of x.
+  // zeros stand before x[c, 0], and step 0 with tap offset 0 reads that far to the left of x. The
+  // (virtual) outputs are shared out by `tile`.
   void run_conv(ConvArgs args, const TensorView& x, std::int64_t left, std::int64_t steps,
-                std::int64_t outputs);
+                std::int64_t outputs, std::int64_t tile,
+                const std::function<void(const ConvArgs&)>& kernel);
   // parallel_for over items that take as long as `cost` multiply-adds each, with a grain below
   // which handing work to another thread costs more than it saves.
   template <class Body>

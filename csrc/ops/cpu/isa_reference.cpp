@@ -142,6 +142,7 @@ const Kernels& kernels() {
       .linear_bf16 = linear<std::uint16_t>,
       .linear_panels = nullptr,
       .conv = conv,
+      .conv_transposed = nullptr,
       .attention = attention,
       .rms_norm_f32 = rms_norm<float>,
       .rms_norm_bf16 = rms_norm<std::uint16_t>,

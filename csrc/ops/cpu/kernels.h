@@ -15,6 +15,11 @@ namespace higgs_rt {
 constexpr std::int64_t kStrip = 16;
 constexpr std::int64_t kPanelStrips = 4;
 
+// Packed weights of a transposed convolution: fp32 [tiles, channels, taps of a phase, tile], a tile
+// all phases of as many outputs as make up to kMaxUpTile virtual ones.
+constexpr std::int64_t kMaxUpTile = 8;
+constexpr std::int64_t up_tile_outputs(std::int64_t phases) { return kMaxUpTile / phases * phases; }
+
 struct LinearArgs {
   const float* x;      // [rows, inputs]
   const void* weight;  // [outputs, inputs], or panels
@@ -78,6 +83,9 @@ struct Kernels {
   // Packed weights, strips [begin, end); null: this table has no use for them.
   void (*linear_panels)(const LinearArgs&, std::int64_t begin, std::int64_t end);
   void (*conv)(const ConvArgs&);
+  // Packed weights, whole tiles [begin, end), 2 to kMaxUpTile phases; w_output, w_channel and w_tap
+  // mean nothing. Null: this table has no use for them.
+  void (*conv_transposed)(const ConvArgs&);
   void (*attention)(const AttentionArgs&);
   // One row of `size` elements each.
   void (*rms_norm_f32)(const float* x, const float* weight, float eps, float* out,

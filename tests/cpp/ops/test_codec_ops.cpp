@@ -88,6 +88,31 @@ TEST("conv_transpose1d agrees with its definition") {
   }
 }
 
+TEST("conv_transpose1d gives the same bits over packed weights") {
+  for (const char* isa : isas()) {
+    for (const int threads : {1, 3}) {
+      CpuBackend ops(threads, isa);
+      for (std::int64_t stride = 1; stride <= 9; ++stride) {
+        for (const std::int64_t times : {1, 5, 53, 130, 700}) {
+          const Shape1d s{13, 12, 2 * stride, times, {stride, 1, (stride + 1) / 2, stride % 2}};
+          const Tensor x = random_tensor({s.channels, s.times}), bias = random_tensor({s.outputs});
+          const Tensor weight = random_tensor({s.channels, s.outputs, s.taps});
+          const Tensor packed = ops->pack_transposed(weight, stride);
+          EXPECT(bool{packed.view()} ==
+                 (stride > 1 && stride < 9 && std::string(isa) != "reference"));
+          if (!packed.view()) continue;
+          const Tensor out = zeros({s.outputs, transposed_times(s)}), expected = copy_of(out);
+          ops->conv_transpose1d(x, weight, bias, s.conv, expected);
+          ops->conv_transpose1d(x, packed, bias, s.conv, out);
+          EXPECT(same_bits(out, expected));
+        }
+      }
+      EXPECT(!ops->pack_transposed(zeros({3, 4, 7}), 3).view());  // a phase would lack a tap
+      EXPECT(!ops->pack_transposed(zeros({3, 3, 4}), 2).view());  // a tile would lack an output
+    }
+  }
+}
+
 TEST("a chunk with enough context gives the bits of the whole convolution") {
   for (const char* isa : isas()) {
     CpuBackend ops(2, isa);
@@ -158,6 +183,13 @@ TEST("convolutions name what does not fit") {
   EXPECT_THROWS(ops->conv1d(x, weight, bias, {2, 1, 3, 0}, nullptr, zeros({3, 9})), "stride 1");
   EXPECT_THROWS(ops->conv_transpose1d(x, weight, bias, {2, 1, 0, 0}, zeros({3, 9})),
                 "[conv_transpose1d] weight: expected f32 [2, 2, 7], got f32 [3, 2, 7]");
+  const Tensor packed = ops->pack_transposed(zeros({2, 4, 4}), 2), four = zeros({4});
+  if (!packed.view()) return;  // no kernels for it on this machine
+  EXPECT_THROWS(ops->conv_transpose1d(x, packed, four, {3, 1, 0, 0}, zeros({4, 28})),
+                "pack_transposed() for stride 3");
+  EXPECT_THROWS(
+      ops->conv_transpose1d(zeros({3, 9}), packed, four, {2, 1, 0, 0}, zeros({4, 20})),
+      "[conv_transpose1d] packed weight: expected f32 [1, 3, 2, 8], got f32 [1, 2, 2, 8]");
 }
 
 TEST("snake agrees with its formula within 1e-6 up to 10,000 and with libm beyond") {

@@ -3,6 +3,7 @@
 
 #include "ops/cpu/kernels/attention.h"
 #include "ops/cpu/kernels/conv.h"
+#include "ops/cpu/kernels/conv_transpose.h"
 #include "ops/cpu/kernels/elementwise.h"
 #include "ops/cpu/kernels/linear.h"
 #include "ops/cpu/kernels/linear_panels.h"
@@ -21,6 +22,7 @@ const Kernels& kernels() {
       .linear_bf16 = linear<std::uint16_t>,
       .linear_panels = linear_panels,
       .conv = conv,
+      .conv_transposed = conv_transposed,
       .attention = attention,
       .rms_norm_f32 = rms_norm<float>,
       .rms_norm_bf16 = rms_norm<std::uint16_t>,
