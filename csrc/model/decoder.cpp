@@ -63,7 +63,10 @@ TensorView Decoder::forward(const DecoderBatch& batch, const KvCache& cache) {
                       cache.keys.front(), attention_batch(batch, cache.layout));
   for (std::size_t i = 0; i < weights_.layers.size(); ++i) {
     const LayerWeights& layer = weights_.layers[i];
-    attention(layer, batch, split, cache.keys[i], cache.values[i], cache.layout);
+    // Of the last layer nobody reads more than the cache where no logits are wanted.
+    const bool keys_only = wanted == 0 && i + 1 == weights_.layers.size();
+    attention(layer, batch, split, cache.keys[i], cache.values[i], cache.layout, keys_only);
+    if (keys_only) break;
     feed_forward(layer.text, config_.text_ffn, 0, split.text, batch.kind);
     feed_forward(layer.audio, config_.audio_ffn, split.text, split.rows - split.text, batch.kind);
   }
@@ -131,14 +134,17 @@ void Decoder::embed(const DecoderBatch& batch, const Split& split) {
   }
 }
 
-// Adds the attention of all rows to the residual stream.
+// Stores the keys and values of all rows, and unless `keys_only` adds their attention to the
+// residual stream.
 void Decoder::attention(const LayerWeights& layer, const DecoderBatch& batch, const Split& split,
-                        const TensorView& keys, const TensorView& values, const KvLayout& layout) {
+                        const TensorView& keys, const TensorView& values, const KvLayout& layout,
+                        bool keys_only) {
   const std::int64_t rows = split.rows;
   const TensorView x = hidden_.view().first(rows);
   const Shape q_shape = {rows, config_.num_heads, config_.head_dim};
   const TensorView q = as_shape(q_, q_shape);
   ops_.attention_input(x, attention_input(layer, batch, split), q, keys, values);
+  if (keys_only) return;
   const TensorView out = attended_.view().first(rows);
   ops_.attention(q, keys, values, attention_batch(batch, layout), as_shape(out, q_shape));
   ops_.linear(out, layer.o, x, /*accumulate=*/true, batch.kind);

@@ -63,7 +63,8 @@ class Decoder {
   bool decode(const DecoderBatch& batch, const KvCache& cache);
   void embed(const DecoderBatch& batch, const Split& split);
   void attention(const LayerWeights& layer, const DecoderBatch& batch, const Split& split,
-                 const TensorView& keys, const TensorView& values, const KvLayout& layout);
+                 const TensorView& keys, const TensorView& values, const KvLayout& layout,
+                 bool keys_only);
   void feed_forward(const PathWeights& path, std::int64_t width, std::int64_t begin,
                     std::int64_t count, RowKind kind);
 
