@@ -115,6 +115,13 @@ inline std::vector<Logits> step(Engine& engine, const std::vector<Portion>& port
   return out;
 }
 
+// Feeds the next `count` positions and wants no logits.
+inline void pass(Engine& engine, Sequence& sequence, std::int32_t count) {
+  StepOutput output;
+  engine.forward(build_batch({{&sequence, count}}, engine.spec()), output);
+  sequence.done += count;
+}
+
 // Feeds the whole sequence in chunks of these sizes (the last one repeats); logits of all
 // positions.
 inline Logits feed(Engine& engine, Sequence& sequence, const std::vector<std::int32_t>& sizes,

@@ -41,6 +41,22 @@ TEST("engine: chunked prefill and one position at a time equal to whole, bit for
   }
 }
 
+TEST("engine: steps that want no logits leave the same keys and values, bit for bit") {
+  for (const std::string layout : kLayouts) {
+    Model model(layout);
+    const Logits expected = whole(model, layout);
+    const auto total = static_cast<std::int32_t>(golden_sequence(layout).positions.size());
+    const auto width = expected.size() / static_cast<std::size_t>(total);
+    for (const std::int32_t first : {1, 20, total - 1}) {
+      Sequence sequence = golden_sequence(layout);
+      pass(model.engine(), sequence, first);
+      const Logits rest = feed(model.engine(), sequence, {64});
+      EXPECT_EQ(rest.size(), static_cast<std::size_t>(total - first) * width);
+      EXPECT(std::equal(rest.rbegin(), rest.rend(), expected.rbegin()));
+    }
+  }
+}
+
 TEST("engine: sequences in one batch equal to each alone, bit for bit") {
   for (const std::string layout : kLayouts) {
     Model model(layout, 128);
