@@ -66,7 +66,7 @@ HIGGS_INLINE V sin_squared_small(V x) {
 // sin(x)^2 for any x.
 HIGGS_INLINE V sin_squared(V x) {
   V result = sin_squared_small(x);
-  if (__builtin_expect(all((x <= kSinLimit) & (x >= -kSinLimit)), 1)) return result;
+  if (__builtin_expect(all_lanes(within(x, kSinLimit)), 1)) return result;
   float angles[kWidth];
   float squares[kWidth];
   store(angles, x);

@@ -50,7 +50,40 @@ HIGGS_INLINE void conv_store(const ConvArgs& a, std::int64_t v0, std::int64_t st
   }
 }
 
+// A tile that ends beyond the block, or one of phases.
 template <int NO, int NV>
+[[gnu::noinline]] inline void conv_store_edges(const ConvArgs& a, std::int64_t v0,
+                                               std::int64_t step, const V (*values)[NV]) {
+  for (int o = 0; o < NO; ++o) {
+    for (int v = 0; v < NV; ++v) conv_store(a, v0 + o, step + v * kWidth, values[o][v]);
+  }
+}
+
+template <int NO, int NV>
+HIGGS_INLINE void conv_store_tile(const ConvArgs& a, std::int64_t v0, std::int64_t step,
+                                  const V (&acc)[NO][NV]) {
+  if (a.phases != 1 || step + NV * kWidth > a.count) {
+    V values[NO][NV];  // the tile itself stays in registers
+    HIGGS_UNROLL
+    for (int o = 0; o < NO; ++o) {
+      HIGGS_UNROLL
+      for (int v = 0; v < NV; ++v) values[o][v] = acc[o][v];
+    }
+    return conv_store_edges<NO, NV>(a, v0, step, values);
+  }
+  const std::int64_t first = v0 * a.out_times + a.first + step;
+  HIGGS_UNROLL
+  for (int o = 0; o < NO; ++o) {
+    HIGGS_UNROLL
+    for (int v = 0; v < NV; ++v) {
+      const std::int64_t at = first + o * a.out_times + v * kWidth;
+      store(a.out + at, a.residual == nullptr ? acc[o][v] : acc[o][v] + load(a.residual + at));
+    }
+  }
+}
+
+// `Taps` > 0: as many, so that their loop is unrolled.
+template <int NO, int NV, int Taps>
 inline void conv_tile(const ConvArgs& a, std::int64_t v0, std::int64_t step) {
   const float* weight[NO];
   V acc[NO][NV];
@@ -61,11 +94,14 @@ inline void conv_tile(const ConvArgs& a, std::int64_t v0, std::int64_t step) {
     HIGGS_UNROLL
     for (int v = 0; v < NV; ++v) acc[o][v] = set1(a.bias[output]);
   }
+  const std::int64_t taps = Taps > 0 ? Taps : a.taps;
+  const std::int64_t w_tap = Taps > 0 ? 1 : a.w_tap;
   const float* x_channel = a.x + step;
   for (std::int64_t c = 0; c < a.channels; ++c, x_channel += a.x_stride) {
-    std::int64_t w = c * a.w_channel;
+    std::int64_t w = Taps > 0 ? c * Taps : c * a.w_channel;
     const float* x = x_channel;
-    for (std::int64_t k = 0; k < a.taps; ++k, w += a.w_tap, x += a.x_step) {
+    HIGGS_UNROLL
+    for (std::int64_t k = 0; k < taps; ++k, w += w_tap, x += a.x_step) {
       V xv[NV];
       HIGGS_UNROLL
       for (int v = 0; v < NV; ++v) xv[v] = load(x + v * kWidth);
@@ -77,32 +113,39 @@ inline void conv_tile(const ConvArgs& a, std::int64_t v0, std::int64_t step) {
       }
     }
   }
-  HIGGS_UNROLL
-  for (int o = 0; o < NO; ++o) {
-    HIGGS_UNROLL
-    for (int v = 0; v < NV; ++v) conv_store(a, v0 + o, step + v * kWidth, acc[o][v]);
-  }
+  conv_store_tile<NO, NV>(a, v0, step, acc);
 }
 
-template <int NO, int NV>
+template <int NO, int NV, int Taps>
 inline void conv_outputs(const ConvArgs& a, std::int64_t v0) {
   std::int64_t step = 0;
-  for (; step + (NV - 1) * kWidth < a.count; step += NV * kWidth) conv_tile<NO, NV>(a, v0, step);
-  if constexpr (NV > 2) {
-    for (; step + kWidth < a.count; step += 2 * kWidth) conv_tile<NO, 2>(a, v0, step);
+  for (; step + (NV - 1) * kWidth < a.count; step += NV * kWidth) {
+    conv_tile<NO, NV, Taps>(a, v0, step);
   }
-  for (; step < a.count; step += kWidth) conv_tile<NO, 1>(a, v0, step);
+  if constexpr (NV > 2) {
+    for (; step + kWidth < a.count; step += 2 * kWidth) conv_tile<NO, 2, Taps>(a, v0, step);
+  }
+  for (; step < a.count; step += kWidth) conv_tile<NO, 1, Taps>(a, v0, step);
+}
+
+template <int Taps>
+inline void conv_taps(const ConvArgs& a) {
+  std::int64_t v = a.begin;
+  for (; v + kConvOutputs <= a.end; v += kConvOutputs) {
+    conv_outputs<kConvOutputs, kConvVectors, Taps>(a, v);
+  }
+  if constexpr (kConvOutputs > 4) {
+    for (; v + 4 <= a.end; v += 4) conv_outputs<4, kConvVectors, Taps>(a, v);
+  }
+  for (; v + 2 <= a.end; v += 2) conv_outputs<2, kConvVectors, Taps>(a, v);
+  for (; v < a.end; ++v) conv_outputs<1, kThinVectors, Taps>(a, v);
 }
 
 inline void conv(const ConvArgs& a) {
-  std::int64_t v = a.begin;
-  for (; v + kConvOutputs <= a.end; v += kConvOutputs)
-    conv_outputs<kConvOutputs, kConvVectors>(a, v);
-  if constexpr (kConvOutputs > 4) {
-    for (; v + 4 <= a.end; v += 4) conv_outputs<4, kConvVectors>(a, v);
-  }
-  for (; v + 2 <= a.end; v += 2) conv_outputs<2, kConvVectors>(a, v);
-  for (; v < a.end; ++v) conv_outputs<1, kThinVectors>(a, v);
+  const bool plain = a.w_tap == 1 && a.w_channel == a.taps;
+  if (plain && a.taps == 7) return conv_taps<7>(a);
+  if (plain && a.taps == 1) return conv_taps<1>(a);
+  conv_taps<0>(a);
 }
 
 }  // namespace higgs_rt::HIGGS_ISA

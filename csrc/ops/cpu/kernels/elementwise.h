@@ -55,9 +55,28 @@ inline void swiglu(const float* gate, const float* up, float* out, std::int64_t 
 
 inline void snake(const float* x, float alpha, float* out, std::int64_t size) {
   const float inverse = 1.0f / (alpha + 1e-9f);
-  each_vector(size, [&](std::int64_t i, std::int64_t n) {
-    const V v = load_n(x + i, n);
-    store_n(out + i, fma(sin_squared(v * alpha), set1(inverse), v), n);
+  std::int64_t done = 0;
+  // Several vectors to one test of their lanes, while angles are as small as they always are.
+  constexpr int kTogether = 4;
+  for (; done + kTogether * kWidth <= size; done += kTogether * kWidth) {
+    V v[kTogether], angle[kTogether];
+    Lanes small{};
+    small = ~small;
+    HIGGS_UNROLL
+    for (int i = 0; i < kTogether; ++i) {
+      v[i] = load(x + done + i * kWidth);
+      angle[i] = v[i] * alpha;
+      small = small & within(angle[i], kSinLimit);
+    }
+    if (__builtin_expect(!all_lanes(small), 0)) break;
+    HIGGS_UNROLL
+    for (int i = 0; i < kTogether; ++i) {
+      store(out + done + i * kWidth, fma(sin_squared_small(angle[i]), set1(inverse), v[i]));
+    }
+  }
+  each_vector(size - done, [&](std::int64_t i, std::int64_t n) {
+    const V v = load_n(x + done + i, n);
+    store_n(out + done + i, fma(sin_squared(v * alpha), set1(inverse), v), n);
   });
 }
 

@@ -156,6 +156,19 @@ HIGGS_INLINE bool all(VI lanes) {
 #endif
 }
 
+// Whether |x| <= limit, lane by lane, false for NaN; and whether that holds in every lane.
+#if defined(__AVX512F__)
+typedef __mmask16 Lanes;
+HIGGS_INLINE Lanes within(V x, float limit) {
+  return _mm512_cmp_ps_mask(_mm512_abs_ps(x), set1(limit), _CMP_LE_OQ);
+}
+HIGGS_INLINE bool all_lanes(Lanes lanes) { return lanes == 0xffff; }
+#else
+typedef VI Lanes;
+HIGGS_INLINE Lanes within(V x, float limit) { return (x <= limit) & (x >= -limit); }
+HIGGS_INLINE bool all_lanes(Lanes lanes) { return all(lanes); }
+#endif
+
 HIGGS_INLINE V max(V a, V b) { return a > b ? a : b; }
 HIGGS_INLINE float max_lane(V v) {
 #if defined(__AVX512F__)
