@@ -22,14 +22,25 @@ std::int32_t sample_codebook_baseline(const RowState& state, std::int32_t codebo
 }
 
 #if defined(__x86_64__) && defined(__GNUC__)
-// The same source with wider vectors. AVX2 has no fused multiply-add, so the bits stay the same.
+// The same source with wider vectors. Nothing is contracted (portable_math.h), so the bits stay the
+// same.
 __attribute__((target("avx2"), flatten)) std::int32_t sample_codebook_avx2(
     const RowState& state, std::int32_t codebook, const float* logits, std::int32_t codebook_vocab,
     RowScratch scratch) {
   return sample_codebook(HostLanes{}, state, codebook, logits, codebook_vocab, scratch);
 }
 
+__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"),
+               flatten)) std::int32_t
+sample_codebook_avx512(const RowState& state, std::int32_t codebook, const float* logits,
+                       std::int32_t codebook_vocab, RowScratch scratch) {
+  return sample_codebook(HostLanes{}, state, codebook, logits, codebook_vocab, scratch);
+}
+
 SampleCodebook choose_sample_codebook() {
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (avx512) return sample_codebook_avx512;
   return __builtin_cpu_supports("avx2") ? sample_codebook_avx2 : sample_codebook_baseline;
 }
 #else
