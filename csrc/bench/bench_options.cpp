@@ -37,7 +37,8 @@ had audio and one sends its second request to the moment when the first client f
 (so as many requests begin as end), seconds of audio divided by seconds. Every chunk is spread evenly over the time since the same request's chunk before
 it (the first: since it was sent), and counts with its share in that time. "-": there is no such
 time. With poisson it is the middle half of the run. "burst" is the first audio of the first request
-of each client, which are sent all at once; the other figures are of all requests.
+of each client, which are sent all at once, "later" that of the others, which are sent to a server
+that is busy with the other clients; p50 and p95 beside them are of all requests.
 )";
 
 namespace {

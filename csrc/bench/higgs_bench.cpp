@@ -16,6 +16,7 @@
 
 #include "bench/bandwidth.h"
 #include "bench/bench_options.h"
+#include "bench/figures.h"
 #include "bench/gpu.h"
 #include "bench/gpu_trace.h"
 #include "bench/load.h"
@@ -98,36 +99,18 @@ struct Result {
   Measured speech;   // with the codec
 };
 
-// Share of a step in which the device had nothing to do; negative: not measured.
-double host_share(const Measured& m) {
-  return m.device_seconds > 0 ? 1 - m.device_seconds / m.wall_seconds : -1;
-}
-
 std::string milliseconds(double seconds) {
   std::ostringstream out;
   out << std::fixed << std::setprecision(2) << 1e3 * seconds << " ms";
   return out.str();
 }
 
-std::string steady(const Measured& m) {
-  if (m.steady_seconds == 0) return "-";
-  std::ostringstream out;
-  out << std::fixed << std::setprecision(1) << m.steady_rate;
-  return out.str();
-}
-
-// First audio of the first request of each client.
-std::vector<double> burst(const Measured& m) {
-  const auto count = std::min(m.first_audio.size(), static_cast<std::size_t>(m.concurrency));
-  return {m.first_audio.begin(), m.first_audio.begin() + static_cast<std::ptrdiff_t>(count)};
-}
-
 void print_header(bool codec) {
   std::printf("%8s %6s | %10s %10s %9s %9s %7s %6s", "requests", "frames", "column p50", "p99",
               "audio-s/s", "steady", "weights", "host");
   if (codec) {
-    std::printf(" | %9s %9s %7s %9s %9s %9s %9s", "audio-s/s", "steady", "RTF", "first p50", "p95",
-                "burst p95", "underruns");
+    std::printf(" | %9s %9s %7s %9s %9s %9s %9s %9s", "audio-s/s", "steady", "RTF", "first p50",
+                "p95", "burst p95", "later p95", "underruns");
   }
   std::printf("\n");
 }
@@ -143,11 +126,12 @@ void print(const Result& result, bool codec, double step_bytes, double bandwidth
   host < 0 ? std::printf("%7s", "-") : std::printf("%6.1f%%", 100 * host);
   if (codec) {
     const Measured& s = result.speech;
-    std::printf(" | %9.1f %9s %7.3f %6.0f ms %6.0f ms %6.1f ms %9lld",
+    std::printf(" | %9.1f %9s %7.3f %6.0f ms %6.0f ms %6.1f ms %6.1f ms %9lld",
                 s.audio_seconds / s.wall_seconds, steady(s).c_str(),
                 s.wall_seconds * s.concurrency / s.audio_seconds,
                 1e3 * quantile(s.first_audio, 0.5), 1e3 * quantile(s.first_audio, 0.95),
-                1e3 * quantile(burst(s), 0.95), static_cast<long long>(s.underruns));
+                1e3 * quantile(burst(s), 0.95), 1e3 * quantile(later(s), 0.95),
+                static_cast<long long>(s.underruns));
   }
   std::printf("\n");
   // Where the device's time went: steps that were one graph, and steps with prompt rows.
@@ -163,25 +147,6 @@ void print(const Result& result, bool codec, double step_bytes, double bandwidth
                     .c_str());
   }
   std::fflush(stdout);
-}
-
-std::string to_json(const Measured& m) {
-  std::ostringstream out;
-  out << "{\"concurrency\": " << m.concurrency << ", \"requests\": " << m.requests
-      << ", \"frames\": " << m.frames << ", \"wall_seconds\": " << m.wall_seconds
-      << ", \"audio_seconds\": " << m.audio_seconds << ", \"steady_rate\": " << m.steady_rate
-      << ", \"steady_seconds\": " << m.steady_seconds
-      << ", \"column_p50\": " << quantile(m.column_seconds, 0.5)
-      << ", \"column_p99\": " << quantile(m.column_seconds, 0.99)
-      << ", \"first_audio_p50\": " << quantile(m.first_audio, 0.5)
-      << ", \"first_audio_p95\": " << quantile(m.first_audio, 0.95)
-      << ", \"burst_first_audio_p50\": " << quantile(burst(m), 0.5)
-      << ", \"burst_first_audio_p95\": " << quantile(burst(m), 0.95)
-      << ", \"underruns\": " << m.underruns << ", \"mean_step\": " << m.step_seconds
-      << ", \"steps\": " << m.steps << ", \"graph_steps\": " << m.graph_steps
-      << ", \"device_seconds\": " << m.device_seconds << ", \"graph_seconds\": " << m.graph_seconds
-      << ", \"host_share\": " << host_share(m) << "}";
-  return out.str();
 }
 
 double peak_gib() {

@@ -67,7 +67,8 @@ class Engine {
   virtual void attach(StepTail tail) { static_cast<void>(tail); }
   // No step is due: the caller is about to wait for requests. A hint, see Ops::set_busy.
   virtual void rest() {}
-  // Of the steps that have ended since the last call; 0 where that is not measured. Does not wait.
+  // Of the steps since the last call, which may be estimated from the last ones that were timed; 0
+  // where that is not measured. Does not wait.
   virtual DeviceSeconds device_seconds() { return {}; }
 };
 

@@ -31,6 +31,7 @@ class NativeEngine final : public Engine {
  private:
   void warm_prompts();
   void make_cache(const EngineConfig& config, const ModelConfig& model, DType dtype);
+  const float* run_graph(const StepBatch& batch);
   const float* run_eagerly(const StepBatch& batch, const StepOutput& output);
   const float* run(const DecoderBatch& batch, const TensorView& sampler_rows);
 
@@ -44,6 +45,9 @@ class NativeEngine final : public Engine {
   std::unique_ptr<StepStaging> staging_;
   std::unique_ptr<DeviceTimer> eager_timer_;
   std::unique_ptr<DeviceTimer> graph_timer_;
+  std::uint64_t graph_steps_ = 0;  // launched
+  std::uint64_t told_steps_ = 0;   // of them, that device_seconds() has told of
+  double graph_seconds_ = 0;       // of the last one that was timed
   StepTail tail_;
   std::unique_ptr<DecodeGraphs> graphs_;  // null: none
 };

@@ -1,0 +1,48 @@
+#include "bench/figures.h"
+
+#include <algorithm>
+#include <iomanip>
+#include <sstream>
+
+namespace higgs_rt::bench {
+
+double host_share(const Measured& m) {
+  return m.device_seconds > 0 ? 1 - m.device_seconds / m.wall_seconds : -1;
+}
+
+std::string steady(const Measured& m) {
+  if (m.steady_seconds == 0) return "-";
+  std::ostringstream out;
+  out << std::fixed << std::setprecision(1) << m.steady_rate;
+  return out.str();
+}
+
+std::vector<double> burst(const Measured& m) {
+  return {m.first_audio.begin(), m.first_audio.begin() + std::min(m.concurrency, m.requests)};
+}
+std::vector<double> later(const Measured& m) {
+  return {m.first_audio.begin() + std::min(m.concurrency, m.requests), m.first_audio.end()};
+}
+
+std::string to_json(const Measured& m) {
+  std::ostringstream out;
+  out << "{\"concurrency\": " << m.concurrency << ", \"requests\": " << m.requests
+      << ", \"frames\": " << m.frames << ", \"wall_seconds\": " << m.wall_seconds
+      << ", \"audio_seconds\": " << m.audio_seconds << ", \"steady_rate\": " << m.steady_rate
+      << ", \"steady_seconds\": " << m.steady_seconds
+      << ", \"column_p50\": " << quantile(m.column_seconds, 0.5)
+      << ", \"column_p99\": " << quantile(m.column_seconds, 0.99)
+      << ", \"first_audio_p50\": " << quantile(m.first_audio, 0.5)
+      << ", \"first_audio_p95\": " << quantile(m.first_audio, 0.95)
+      << ", \"burst_first_audio_p50\": " << quantile(burst(m), 0.5)
+      << ", \"burst_first_audio_p95\": " << quantile(burst(m), 0.95)
+      << ", \"later_first_audio_p50\": " << quantile(later(m), 0.5)
+      << ", \"later_first_audio_p95\": " << quantile(later(m), 0.95)
+      << ", \"underruns\": " << m.underruns << ", \"mean_step\": " << m.step_seconds
+      << ", \"steps\": " << m.steps << ", \"graph_steps\": " << m.graph_steps
+      << ", \"device_seconds\": " << m.device_seconds << ", \"graph_seconds\": " << m.graph_seconds
+      << ", \"host_share\": " << host_share(m) << "}";
+  return out.str();
+}
+
+}  // namespace higgs_rt::bench

@@ -1,0 +1,23 @@
+// What is printed and written about a measured load.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "bench/load.h"
+
+namespace higgs_rt::bench {
+
+// Share of the time in which the device had nothing to do; negative: not measured.
+double host_share(const Measured& measured);
+
+// The steady rate, "-" when there is none.
+std::string steady(const Measured& measured);
+
+// First audio of the first request of each client, and of the others.
+std::vector<double> burst(const Measured& measured);
+std::vector<double> later(const Measured& measured);
+
+std::string to_json(const Measured& measured);
+
+}  // namespace higgs_rt::bench
