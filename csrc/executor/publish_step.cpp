@@ -71,7 +71,7 @@ void StepLoop::fetch(const Step& step) {
   }
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  if (step.num_columns != 0) counts_.sample_seconds += seconds;
+  counts_.sample_seconds += seconds;
   if (max_in_flight_ != 0) counts_.wait_seconds += seconds;
   const DeviceSeconds device = engine_.device_seconds();
   counts_.device_seconds += device.all;

@@ -181,7 +181,7 @@ struct RuntimeStats {
   double forward_seconds = 0;
   double sample_seconds = 0;  // waiting for the device included
   double wait_seconds = 0;    // of it, waiting for an asynchronous device
-  double device_seconds = 0;  // that a GPU worked on steps; 0 on the CPU
+  double device_seconds = 0;  // that a GPU worked on steps, of the graphs estimated; 0 on the CPU
   double graph_seconds = 0;   // of it, on those that were launched as one graph
   double step_seconds = 0;    // whole loop iterations that had work
 };
