@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from corpus import MAX_CHARACTERS, finish, grammar_line
+from corpus import MAX_CHARACTERS, TEXTS, finish, grammar_line
 from flite_speech import VOICES, Flite
 from higgs_rt import Runtime
 from higgs_rt.audio import resample
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="the packaged one by default")
     parser.add_argument("--voices", type=Path, help="folder of stored voices, if not the packaged")
     parser.add_argument("--utterances", type=int, default=500)
-    parser.add_argument("--texts", type=Path, default=Path("tests/data"))
+    parser.add_argument("--texts", type=Path, default=TEXTS)
     args = parser.parse_args()
     nearest = fitted_ears()
     known = read_lines(args.texts / "sentences.txt") + read_lines(args.texts / "ordinary.txt")

@@ -18,6 +18,7 @@ from pathlib import Path
 from lexicon import LARGE, SMALL, Lexicon, vocabulary
 
 SEED = 20261120
+TEXTS = Path(__file__).resolve().parents[2] / "tests" / "data"  # held-out sentences
 MAX_CHARACTERS = 78
 PATTERNS = (
     "det noun verb_s det noun",

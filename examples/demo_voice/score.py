@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from corpus import TEXTS
 from demo_config import CODE_COUNT, token_id
 from flite_speech import VOICES, Flite
 from higgs_rt.evaluation.recognisers import PocketSphinx
@@ -133,7 +134,7 @@ def main() -> None:
     parser.add_argument("--voice", choices=VOICES)
     parser.add_argument("--temperature", type=float, default=0.7)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--sentences", type=Path, default=Path("tests/data/sentences.txt"))
+    parser.add_argument("--sentences", type=Path, default=TEXTS / "sentences.txt")
     parser.add_argument("--vocabulary", type=Path, help="words to choose from, if not SENTENCES'")
     args = parser.parse_args()
     sentences = read_lines(args.sentences)

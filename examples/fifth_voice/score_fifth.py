@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from check_voices import FITTED, fresh_lines
+from corpus import TEXTS
 from fifth_speech import RATE as CODEC_RATE
 from fifth_speech import FifthVoice
 from flite_speech import VOICES, Flite
@@ -104,7 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--adapter", type=Path, required=True)
     parser.add_argument("--model", type=Path, help="the packaged one by default")
-    parser.add_argument("--sentences", type=Path, default=Path("tests/data/sentences.txt"))
+    parser.add_argument("--sentences", type=Path, default=TEXTS / "sentences.txt")
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--fitted", type=int, default=FITTED, help="recordings of each voice")
     args = parser.parse_args()
