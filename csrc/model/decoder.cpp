@@ -63,12 +63,18 @@ TensorView Decoder::forward(const DecoderBatch& batch, const KvCache& cache) {
                       cache.keys.front(), attention_batch(batch, cache.layout));
   for (std::size_t i = 0; i < weights_.layers.size(); ++i) {
     const LayerWeights& layer = weights_.layers[i];
-    // Of the last layer nobody reads more than the cache where no logits are wanted.
-    const bool keys_only = wanted == 0 && i + 1 == weights_.layers.size();
-    attention(layer, batch, split, cache.keys[i], cache.values[i], cache.layout, keys_only);
-    if (keys_only) break;
-    feed_forward(layer.text, config_.text_ffn, 0, split.text, batch.kind);
-    feed_forward(layer.audio, config_.audio_ffn, split.text, split.rows - split.text, batch.kind);
+    // Of the last layer nobody reads more than the cache at rows whose logits are not wanted.
+    const bool last = i + 1 == weights_.layers.size();
+    const std::int64_t first = !last ? 0 : wanted == 0 ? split.rows : batch.first_wanted;
+    attention(layer, batch, split, cache.keys[i], cache.values[i], cache.layout, first);
+    if (first == split.rows) break;
+    // The first layer's are those of the next step, which is likely to have the same rows.
+    const std::size_t next = (i + 1) % weights_.layers.size();
+    ops_.expect_attention(cache.keys[next], cache.values[next],
+                          attention_batch(batch, cache.layout));
+    const std::int64_t text = std::min(first, split.text), audio = std::max(first, split.text);
+    feed_forward(layer.text, config_.text_ffn, text, split.text - text, batch.kind);
+    feed_forward(layer.audio, config_.audio_ffn, audio, split.rows - audio, batch.kind);
   }
   if (wanted != 0) {
     ops_.head(hidden_.view().first(split.rows),
@@ -134,20 +140,23 @@ void Decoder::embed(const DecoderBatch& batch, const Split& split) {
   }
 }
 
-// Stores the keys and values of all rows, and unless `keys_only` adds their attention to the
+// Stores the keys and values of all rows and adds the attention of those from `first` on to the
 // residual stream.
 void Decoder::attention(const LayerWeights& layer, const DecoderBatch& batch, const Split& split,
                         const TensorView& keys, const TensorView& values, const KvLayout& layout,
-                        bool keys_only) {
-  const std::int64_t rows = split.rows;
-  const TensorView x = hidden_.view().first(rows);
-  const Shape q_shape = {rows, config_.num_heads, config_.head_dim};
-  const TensorView q = as_shape(q_, q_shape);
+                        std::int64_t first) {
+  const std::int64_t rows = split.rows - first;
+  const TensorView x = hidden_.view().first(split.rows);
+  const TensorView q = as_shape(q_, {split.rows, config_.num_heads, config_.head_dim});
   ops_.attention_input(x, attention_input(layer, batch, split), q, keys, values);
-  if (keys_only) return;
-  const TensorView out = attended_.view().first(rows);
-  ops_.attention(q, keys, values, attention_batch(batch, layout), as_shape(out, q_shape));
-  ops_.linear(out, layer.o, x, /*accumulate=*/true, batch.kind);
+  if (rows == 0) return;
+  Ops::AttentionBatch part = attention_batch(batch, layout);
+  part.sequence = part.sequence.slice(first, rows);
+  part.position = part.position.slice(first, rows);
+  const TensorView out = attended_.view().slice(first, rows);
+  ops_.attention(q.slice(first, rows), keys, values, part,
+                 as_shape(out, {rows, config_.num_heads, config_.head_dim}));
+  ops_.linear(out, layer.o, x.slice(first, rows), /*accumulate=*/true, batch.kind);
 }
 
 // Adds the FFN of one modality, `width` wide, to its rows [begin, begin + count) of the residual

@@ -24,6 +24,9 @@ struct DecoderBatch {
   TensorView block_table;           // [sequences, max_blocks] i32
   TensorView logit_rows;            // [L] i32
   RowKind kind = RowKind::kPrompt;  // of all rows
+  // No logits are wanted of rows before this one; only on devices that plan nothing for the rows of
+  // attention() (Ops::plan_attention). Where no logits are wanted at all, it is not looked at.
+  std::int64_t first_wanted = 0;
   // Whether a step of decode rows may be one kernel where the device has one (Ops::decode_step).
   bool one_kernel = true;
 };
@@ -64,7 +67,7 @@ class Decoder {
   void embed(const DecoderBatch& batch, const Split& split);
   void attention(const LayerWeights& layer, const DecoderBatch& batch, const Split& split,
                  const TensorView& keys, const TensorView& values, const KvLayout& layout,
-                 bool keys_only);
+                 std::int64_t first);
   void feed_forward(const PathWeights& path, std::int64_t width, std::int64_t begin,
                     std::int64_t count, RowKind kind);
 

@@ -101,6 +101,10 @@ class Ops {
   // same batch: what a device finds out about the rows of prompts lasts until the next call.
   virtual void plan_attention(const TensorView& q, const TensorView& k_cache,
                               const AttentionBatch& batch);
+  // The next attention() will be over these caches, for rows like those of `batch`. A hint, by
+  // which a device may have keys and values nearer while it does other work.
+  virtual void expect_attention(const TensorView& /*k_cache*/, const TensorView& /*v_cache*/,
+                                const AttentionBatch& /*batch*/) {}
   // Causal attention over the paged cache, scale 1/sqrt(D), softmax in fp32. Query head h reads
   // key/value head h / (Hq / Hk). q and out [R, Hq, D] A, caches [num_slots, Hk, D] A.
   virtual void attention(const TensorView& q, const TensorView& k_cache, const TensorView& v_cache,

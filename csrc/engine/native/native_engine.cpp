@@ -198,6 +198,7 @@ const float* NativeEngine::run_eagerly(const StepBatch& batch, const StepOutput&
   step.block_table = staging_->add(batch.block_table, {batch.num_sequences, batch.max_blocks});
   step.logit_rows = staging_->add(batch.logit_rows, {wanted});
   step.kind = batch.decode ? RowKind::kDecode : RowKind::kPrompt;
+  if (!spec_.separate_decode && wanted != 0) step.first_wanted = std::ranges::min(batch.logit_rows);
   TensorView sampler_rows;
   if (tail_.enqueue) sampler_rows = staging_->add(batch.sampler_rows, {wanted});
   const StepStaging::Array table_rows = staging_->take({table, spec_.hidden_size}, DType::kF32);

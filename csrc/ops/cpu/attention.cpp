@@ -64,6 +64,31 @@ float* scratch(std::int64_t size) {
 
 }  // namespace
 
+// Alone, a row's keys and values stay in the caches from step to step. Those of several do not fit,
+// and are asked for while the products before the attention keep the multipliers busy.
+void CpuOps::expect_attention(const TensorView& k_cache, const TensorView& v_cache,
+                              const AttentionBatch& batch) {
+  constexpr std::int64_t kMinRows = 4;
+  const std::int64_t rows = batch.sequence.dim(0), max_blocks = batch.block_table.dim(1);
+  far_ = {};
+  far_pieces_.clear();
+  if (rows < kMinRows) return;
+  const std::int64_t row_bytes = k_cache.dim(1) * k_cache.dim(2) * std::int64_t{sizeof(float)};
+  const std::int64_t block_bytes = batch.layout.block_tokens * row_bytes;
+  const std::int32_t* sequence = batch.sequence.as<std::int32_t>();
+  for (std::int64_t r = 0; r < rows; ++r) {
+    if (r + 1 < rows && sequence[r + 1] == sequence[r]) continue;  // the last one reads the most
+    const std::int64_t bytes = batch.position.as<std::int32_t>()[r] * row_bytes;
+    const std::int32_t* blocks = batch.block_table.as<std::int32_t>() + sequence[r] * max_blocks;
+    for (std::int64_t at = 0; at < bytes; at += kFarLine * kFarLines) {
+      const std::int64_t offset = blocks[at / block_bytes] * block_bytes + at % block_bytes;
+      far_pieces_.push_back(reinterpret_cast<const char*>(k_cache.as<float>()) + offset);
+      far_pieces_.push_back(reinterpret_cast<const char*>(v_cache.as<float>()) + offset);
+    }
+  }
+  far_ = {far_pieces_.data(), static_cast<std::int64_t>(far_pieces_.size()), 0};
+}
+
 void CpuOps::attention(const TensorView& q, const TensorView& k_cache, const TensorView& v_cache,
                        const AttentionBatch& batch, const TensorView& out) {
   expect_rank("attention", "q", q, 3);

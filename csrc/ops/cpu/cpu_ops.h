@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <vector>
 
 #include "ops/cpu/kernels.h"
 #include "ops/ops.h"
@@ -37,6 +38,8 @@ class CpuOps final : public Ops {
   void rope(const TensorView& x, const TensorView& positions, const TensorView& table) override;
   void store_kv(const TensorView& k, const TensorView& v, const TensorView& slots,
                 const TensorView& k_cache, const TensorView& v_cache) override;
+  void expect_attention(const TensorView& k_cache, const TensorView& v_cache,
+                        const AttentionBatch& batch) override;
   void attention(const TensorView& q, const TensorView& k_cache, const TensorView& v_cache,
                  const AttentionBatch& batch, const TensorView& out) override;
   void swiglu(const TensorView& gate, const TensorView& up, const TensorView& out) override;
@@ -72,6 +75,8 @@ class CpuOps final : public Ops {
   ThreadPool& pool_;
   const Kernels& kernels_;
   bool busy_ = false;
+  std::vector<const char*> far_pieces_;  // keys and values of the next attention()
+  FarMemory far_;
 };
 
 // Throws kInternal `[op] name: expected dtype shape, got …`.

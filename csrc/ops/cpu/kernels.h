@@ -20,6 +20,16 @@ constexpr std::int64_t kPanelStrips = 4;
 constexpr std::int64_t kMaxUpTile = 8;
 constexpr std::int64_t up_tile_outputs(std::int64_t phases) { return kMaxUpTile / phases * phases; }
 
+// Memory that is to be nearer soon: pieces of kFarLines lines, each of which is asked for once, a
+// line or two at a time, by whoever computes meanwhile.
+constexpr std::int64_t kFarLine = 64;
+constexpr std::int64_t kFarLines = 64;
+struct FarMemory {
+  const char* const* pieces = nullptr;
+  std::int64_t count = 0;
+  std::int64_t next = 0;  // of any thread, by atomic operations
+};
+
 struct LinearArgs {
   const float* x;      // [rows, inputs]
   const void* weight;  // [outputs, inputs], or panels
@@ -28,6 +38,7 @@ struct LinearArgs {
   std::int64_t inputs;
   std::int64_t outputs;
   bool accumulate;
+  FarMemory* far = nullptr;  // only for linear_panels
 };
 
 // A convolution over a block of `count` time steps, phase by phase for the transposed one.

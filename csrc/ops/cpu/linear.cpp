@@ -63,7 +63,7 @@ void CpuOps::linear(const TensorView& x, const TensorView& weight, const TensorV
   expect("linear", "x", x, DType::kF32, {rows, inputs});
   expect("linear", "out", out, DType::kF32, {rows, outputs});
   const LinearArgs args{x.as<float>(), weight.data, out.as<float>(), rows,
-                        inputs,        outputs,     accumulate};
+                        inputs,        outputs,     accumulate,      &far_};
   if (weight.shape.size() == kPackedRank) return linear_packed(args, weight);
   expect_weight("linear", "weight", weight, {outputs, inputs});
   if (rows == 0) return;

@@ -1,4 +1,5 @@
 // The native engine against transformers' logits, and against itself in other compositions.
+#include <algorithm>
 #include <array>
 #include <cmath>
 
@@ -53,6 +54,29 @@ TEST("engine: steps that want no logits leave the same keys and values, bit for 
       const Logits rest = feed(model.engine(), sequence, {64});
       EXPECT_EQ(rest.size(), static_cast<std::size_t>(total - first) * width);
       EXPECT(std::equal(rest.rbegin(), rest.rend(), expected.rbegin()));
+    }
+  }
+}
+
+TEST("engine: logits of the last row alone equal to those among all, bit for bit") {
+  for (const std::string layout : kLayouts) {
+    Model model(layout);
+    const Logits expected = whole(model, layout);
+    Sequence sequence = golden_sequence(layout);
+    const auto total = static_cast<std::int32_t>(sequence.positions.size());
+    const auto width = expected.size() / static_cast<std::size_t>(total);
+    for (const std::int32_t count : {total - 2, 1, 1}) {
+      const std::vector<Portion> portions = {{&sequence, count}};
+      StepBatch batch = build_batch(portions, model.spec());
+      // The last position is the last row of the audio rows, or of the text rows where it is text.
+      const auto last = std::ranges::max_element(batch.position) - batch.position.begin();
+      batch.logit_rows = {static_cast<std::int32_t>(last)};
+      StepOutput output;
+      model.engine().forward(batch, output);
+      sequence.done += count;
+      EXPECT(
+          std::equal(output.logits, output.logits + width,
+                     expected.begin() + static_cast<std::ptrdiff_t>(width) * (sequence.done - 1)));
     }
   }
 }

@@ -51,6 +51,22 @@ HIGGS_INLINE void panel_store(const LinearArgs& a, std::int64_t row, std::int64_
   }
 }
 
+// The pieces of far memory that a tile asks for beside its work: tall ones only, which wait for
+// multiply-adds and not for memory.
+struct FarPieces {
+  const char* first;
+  const char* second;
+  std::int64_t step;  // from line to line; 0: there is nothing to ask for, and a line at hand is
+};
+
+HIGGS_INLINE FarPieces take_pieces(FarMemory* far, const void* at_hand) {
+  if (far != nullptr && __atomic_load_n(&far->next, __ATOMIC_RELAXED) + 1 < far->count) {
+    const std::int64_t next = __atomic_fetch_add(&far->next, 2, __ATOMIC_RELAXED);
+    if (next + 1 < far->count) return {far->pieces[next], far->pieces[next + 1], kFarLine};
+  }
+  return {static_cast<const char*>(at_hand), static_cast<const char*>(at_hand), 0};
+}
+
 // Strips [strip, strip + NS) of one panel for rows [row, row + NR). `Fetch`: the weights come from
 // farther than the second-level cache.
 template <int NS, int NR, bool Fetch>
@@ -68,30 +84,42 @@ inline void panel_tile(const LinearArgs& a, std::int64_t row, std::int64_t strip
                                 strip / kPanelStrips * kPanelStrips * kStrip * a.inputs +
                                 strip % kPanelStrips * kStrip * 2;
   const float* x = a.x + row * a.inputs;
-  for (std::int64_t i = 0; i < a.inputs; i += 2, weight += 2 * kPanelStrips * kStrip) {
-    V even[NS][kStripVectors];  // input i of every output
-    V odd[NS][kStripVectors];
-    HIGGS_UNROLL
-    for (int s = 0; s < NS; ++s) {
-      const std::uint16_t* pairs = weight + s * kStrip * 2;
-      if constexpr (Fetch) prefetch(pairs + ahead_for(NR) * kPanelStrips * kStrip);
-      HIGGS_UNROLL
-      for (int v = 0; v < kStripVectors; ++v) {
-        VI pair;
-        std::memcpy(&pair, pairs + 2 * v * kWidth, sizeof(pair));
-        even[s][v] = (V)(pair << 16);
-        odd[s][v] = (V)(pair & static_cast<std::int32_t>(0xffff0000));
+  constexpr bool kFar = Fetch && NR >= 4;
+  for (std::int64_t begin = 0; begin < a.inputs; begin += 2 * kFarLines) {
+    const std::int64_t end = begin + 2 * kFarLines < a.inputs ? begin + 2 * kFarLines : a.inputs;
+    FarPieces far{};
+    if constexpr (kFar) far = take_pieces(a.far, x);
+    for (std::int64_t i = begin; i < end; i += 2, weight += 2 * kPanelStrips * kStrip) {
+      V even[NS][kStripVectors];  // input i of every output
+      V odd[NS][kStripVectors];
+      if constexpr (kFar) {
+        prefetch_near(far.first);
+        prefetch_near(far.second);
+        far.first += far.step;
+        far.second += far.step;
       }
-    }
-    HIGGS_UNROLL
-    for (int r = 0; r < NR; ++r) {
-      const V first = set1(x[r * a.inputs + i]);
-      const V second = set1(x[r * a.inputs + i + 1]);
       HIGGS_UNROLL
       for (int s = 0; s < NS; ++s) {
+        const std::uint16_t* pairs = weight + s * kStrip * 2;
+        if constexpr (Fetch) prefetch(pairs + ahead_for(NR) * kPanelStrips * kStrip);
         HIGGS_UNROLL
         for (int v = 0; v < kStripVectors; ++v) {
-          acc[s][v][r] = fma(odd[s][v], second, fma(even[s][v], first, acc[s][v][r]));
+          VI pair;
+          std::memcpy(&pair, pairs + 2 * v * kWidth, sizeof(pair));
+          even[s][v] = (V)(pair << 16);
+          odd[s][v] = (V)(pair & static_cast<std::int32_t>(0xffff0000));
+        }
+      }
+      HIGGS_UNROLL
+      for (int r = 0; r < NR; ++r) {
+        const V first = set1(x[r * a.inputs + i]);
+        const V second = set1(x[r * a.inputs + i + 1]);
+        HIGGS_UNROLL
+        for (int s = 0; s < NS; ++s) {
+          HIGGS_UNROLL
+          for (int v = 0; v < kStripVectors; ++v) {
+            acc[s][v][r] = fma(odd[s][v], second, fma(even[s][v], first, acc[s][v][r]));
+          }
         }
       }
     }

@@ -185,5 +185,7 @@ HIGGS_INLINE float max_lane(V v) {
 }
 
 HIGGS_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
+// Not into the first-level cache.
+HIGGS_INLINE void prefetch_near(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 }  // namespace higgs_rt::HIGGS_ISA
