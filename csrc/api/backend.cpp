@@ -21,7 +21,8 @@ Backend load_backend(const RuntimeConfig& config, std::int32_t max_sequences) {
                                      .block_tokens = config.block_tokens,
                                      .num_blocks = config.num_blocks,
                                      .gpu_memory_fraction = config.gpu_memory_fraction,
-                                     .adapter_dir = config.adapter_dir},
+                                     .adapter_dir = config.adapter_dir,
+                                     .adapters = config.adapters},
                                     *backend.device, *backend.pool);
   backend.engine = std::move(loaded.engine);
   backend.info = std::move(loaded.info);

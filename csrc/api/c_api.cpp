@@ -69,6 +69,17 @@ higgs_status higgs_runtime_info(const higgs_runtime* runtime, higgs_model_info* 
   });
 }
 
+higgs_status higgs_runtime_adapter_name(const higgs_runtime* runtime, size_t index,
+                                        const char** name) {
+  return guarded([&] {
+    const ModelInfo& info = require(runtime, "runtime").runtime->info();
+    require(name, "name") = nullptr;
+    if (index >= info.adapters.size()) return HIGGS_END;
+    *name = info.adapters[index].c_str();
+    return HIGGS_OK;
+  });
+}
+
 higgs_status higgs_runtime_stats(const higgs_runtime* runtime, higgs_stats* stats) {
   return guarded([&] {
     write_struct(to_c(require(runtime, "runtime").runtime->stats()), stats, "stats");

@@ -21,8 +21,25 @@ higgs_runtime_config default_config() {
           .gpu_memory_fraction = config.gpu_memory_fraction,
           .max_held_steps = config.max_held_steps,
           .prefix_cache = config.prefix_cache,
-          .adapter_dir = ""};
+          .adapter_dir = "",
+          .adapters = nullptr,
+          .num_adapters = 0};
 }
+
+namespace {
+
+std::vector<NamedAdapter> adapters_of(const higgs_runtime_config& config) {
+  check(config.adapters != nullptr || config.num_adapters == 0, "adapters",
+        "expected a pointer, got NULL");
+  std::vector<NamedAdapter> adapters;
+  for (std::size_t i = 0; i < config.num_adapters; ++i) {
+    adapters.push_back({&require(config.adapters[i].name, "adapters.name"),
+                        &require(config.adapters[i].dir, "adapters.dir")});
+  }
+  return adapters;
+}
+
+}  // namespace
 
 RuntimeConfig to_cpp(const higgs_runtime_config& config) {
   const auto text = [](const char* value, const char* where) -> std::string {
@@ -44,7 +61,8 @@ RuntimeConfig to_cpp(const higgs_runtime_config& config) {
           .max_buffered_chunks = config.max_buffered_chunks,
           .max_held_steps = config.max_held_steps,
           .prefix_cache = config.prefix_cache,
-          .adapter_dir = text(config.adapter_dir, "adapter_dir")};
+          .adapter_dir = text(config.adapter_dir, "adapter_dir"),
+          .adapters = adapters_of(config)};
 }
 
 higgs_request default_request() {
@@ -64,7 +82,8 @@ higgs_request default_request() {
           .ras_window = sampling.ras_window,
           .ras_max_repeat = sampling.ras_max_repeat,
           .seed = sampling.seed,
-          .rule = static_cast<std::int32_t>(sampling.rule)};
+          .rule = static_cast<std::int32_t>(sampling.rule),
+          .adapter = ""};
 }
 
 namespace {
@@ -110,6 +129,7 @@ Request to_cpp(const higgs_request& request) {
   out.stream = request.stream != 0;
   out.first_chunk_frames = request.first_chunk_frames;
   out.max_chunk_frames = request.max_chunk_frames;
+  if (request.adapter != nullptr) out.adapter = request.adapter;
   return out;
 }
 
@@ -148,7 +168,8 @@ higgs_model_info to_c(const ModelInfo& info) {
           .workspace_bytes = info.workspace_bytes,
           .codec_bytes = info.codec_bytes,
           .graph_bytes = info.graph_bytes,
-          .device_bytes = info.device_bytes};
+          .device_bytes = info.device_bytes,
+          .num_adapters = static_cast<std::int32_t>(info.adapters.size())};
 }
 
 higgs_stats to_c(const RuntimeStats& stats) {

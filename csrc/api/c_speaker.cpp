@@ -54,7 +54,8 @@ higgs_speak_options default_options(const SpeechSettings& settings) {
           .max_seconds = options.max_seconds,
           .stream = 1,
           .first_chunk_frames = options.first_chunk_frames,
-          .max_chunk_frames = options.max_chunk_frames};
+          .max_chunk_frames = options.max_chunk_frames,
+          .adapter = ""};
 }
 
 SpeakOptions speak_options_of(const higgs_speak_options& options) {
@@ -81,6 +82,7 @@ SpeakOptions speak_options_of(const higgs_speak_options& options) {
   out.max_seconds = options.max_seconds;
   out.first_chunk_frames = options.first_chunk_frames;
   out.max_chunk_frames = options.max_chunk_frames;
+  out.adapter = text_of(options.adapter);
   return out;
 }
 

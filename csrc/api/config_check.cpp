@@ -1,6 +1,8 @@
 #include "api/config_check.h"
 
 #include <algorithm>
+#include <cctype>
+#include <set>
 
 #include "core/check.h"
 
@@ -9,6 +11,26 @@ namespace {
 
 void check_range(const char* field, std::int64_t value, std::int64_t low, std::int64_t high) {
   check(value >= low && value <= high, field, "expected ", low, "..", high, ", got ", value);
+}
+
+bool is_name(const std::string& name) {
+  constexpr std::size_t kLongest = 64;
+  const auto plain = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0; };
+  return !name.empty() && name.size() <= kLongest && plain(name.front()) &&
+         std::all_of(name.begin(), name.end(),
+                     [&](char c) { return plain(c) || c == '.' || c == '_' || c == '-'; });
+}
+
+void check_adapters(const std::vector<NamedAdapter>& adapters) {
+  std::set<std::string> names;
+  for (std::size_t i = 0; i < adapters.size(); ++i) {
+    const auto& [name, directory] = adapters[i];
+    check(is_name(name), "adapters", "name of adapter ", i,
+          ": expected 1..64 letters, digits and . _ -, the first a letter or digit, got \"", name,
+          "\"");
+    check(names.insert(name).second, "adapters", "expected each name once, got ", name, " twice");
+    check(!directory.empty(), "adapters", "expected a directory for ", name, ", got an empty path");
+  }
 }
 
 }  // namespace
@@ -35,6 +57,7 @@ void validate(const RuntimeConfig& config) {
   check(config.prefix_cache >= 0 && config.prefix_cache <= 1, "prefix_cache",
         "expected a share of 0..1, got ", config.prefix_cache);
   check_range("max_held_steps", config.max_held_steps, -1, kLarge);
+  check_adapters(config.adapters);
 }
 
 RuntimeConfig with_defaults(RuntimeConfig config) {

@@ -33,7 +33,7 @@ struct Probe::Impl {
 
   std::unique_ptr<Sequence> make_sequence(const std::vector<PromptSegment>& prompt,
                                           std::span<const std::int32_t> columns,
-                                          BlockPool& pool) const;
+                                          const std::string& adapter, BlockPool& pool) const;
   void step(Sequence& sequence, std::int32_t rows, std::span<float> logits);
 
   const ExecutorConfig limits;
@@ -61,12 +61,14 @@ void check_columns(std::span<const std::int32_t> columns, const EngineSpec& spec
 // The prompt and all columns, with blocks for every position.
 std::unique_ptr<Sequence> Probe::Impl::make_sequence(const std::vector<PromptSegment>& prompt,
                                                      std::span<const std::int32_t> columns,
+                                                     const std::string& adapter,
                                                      BlockPool& pool) const {
   const auto books = static_cast<std::size_t>(spec.num_codebooks);
   check_columns(columns, spec);
   validate_axes(prompt, backend.info);
   Request request;
   request.prompt = prompt;
+  request.adapter = adapter;
   request.max_columns = static_cast<std::int32_t>(columns.size() / books);
   check_request(request, limits, spec);
   auto sequence = std::make_unique<Sequence>(request, nullptr, spec, pool);
@@ -104,12 +106,13 @@ Probe::~Probe() = default;
 const ModelInfo& Probe::info() const { return impl_->backend.info; }
 
 std::vector<float> Probe::logits(const std::vector<PromptSegment>& prompt,
-                                 std::span<const std::int32_t> columns, std::int32_t chunk_rows) {
+                                 std::span<const std::int32_t> columns, std::int32_t chunk_rows,
+                                 const std::string& adapter) {
   const std::int32_t most = std::min(impl_->spec.max_rows, impl_->limits.max_step_tokens);
   check(chunk_rows >= 0 && chunk_rows <= most, "chunk_rows", "expected 0..", most, ", got ",
         chunk_rows);
   BlockPool pool(impl_->spec.kv.num_blocks);
-  const auto owned = impl_->make_sequence(prompt, columns, pool);
+  const auto owned = impl_->make_sequence(prompt, columns, adapter, pool);
   Sequence& sequence = *owned;
   const std::size_t row_size = impl_->row_size();
   std::vector<float> out(static_cast<std::size_t>(sequence.num_columns()) * row_size);

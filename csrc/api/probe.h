@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "higgs_rt/types.h"
@@ -20,11 +21,12 @@ class Probe {
 
   // Runs `prompt`, then `columns` [num_columns, num_codebooks] as they are (the all-BOS column
   // first). Returns fp32 logits [num_columns, num_codebooks, codebook_vocab]: those at every given
-  // column. `chunk_rows` splits the run into steps of at most that many rows; 0: as many as the
-  // engine takes. Throws kInvalidArgument that names the field, the value and the limit. One call
-  // at a time.
+  // column. `adapter`: as Request::adapter. `chunk_rows` splits the run into steps of at most that
+  // many rows; 0: as many as the engine takes. Throws kInvalidArgument that names the field, the
+  // value and the limit. One call at a time.
   std::vector<float> logits(const std::vector<PromptSegment>& prompt,
-                            std::span<const std::int32_t> columns, std::int32_t chunk_rows);
+                            std::span<const std::int32_t> columns, std::int32_t chunk_rows,
+                            const std::string& adapter = {});
 
  private:
   struct Impl;

@@ -189,6 +189,7 @@ Request Speaker::request(const std::string& text, const SpeakOptions& options, b
   request.stream = stream;
   request.first_chunk_frames = options.first_chunk_frames;
   request.max_chunk_frames = options.max_chunk_frames;
+  request.adapter = options.adapter;
   return request;
 }
 

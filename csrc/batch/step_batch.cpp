@@ -8,7 +8,7 @@ void StepBatch::clear() {
   num_sequences = 0;
   max_blocks = 0;
   for (auto* field : {&ids, &sequence, &position, &slot, &columns, &block_table, &context_length,
-                      &text_offset, &audio_offset, &logit_rows, &sampler_rows}) {
+                      &adapter, &text_offset, &audio_offset, &logit_rows, &sampler_rows}) {
     field->clear();
   }
   table_rows.clear();

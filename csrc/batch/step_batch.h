@@ -39,6 +39,8 @@ struct StepBatch {
   std::int32_t max_blocks = 0;
   std::vector<std::int32_t> block_table;     // [num_sequences, max_blocks]; unused entries -1
   std::vector<std::int32_t> context_length;  // [num_sequences]: positions valid after this step
+  // [num_sequences]: index of the sequence's adapter, -1: none; or empty: none has one.
+  std::vector<std::int32_t> adapter;
   // First row of each sequence inside the text range and inside the audio range, [num_sequences +
   // 1] each, the last entry the end of the range. Sequence s owns rows [text_offset[s],
   // text_offset[s+1]) and [audio_offset[s], audio_offset[s+1]), so sequences are in the same order

@@ -45,21 +45,24 @@ void bind_request(py::module_& module) {
   py::class_<Request>(module, "Request")
       .def(py::init([](std::vector<PromptSegment> prompt, const SamplingParams& sampling,
                        std::int32_t max_columns, OutputKind output, bool stream,
-                       std::int32_t first_chunk_frames, std::int32_t max_chunk_frames) {
-             return Request{std::move(prompt),  sampling,        max_columns, output, stream,
-                            first_chunk_frames, max_chunk_frames};
+                       std::int32_t first_chunk_frames, std::int32_t max_chunk_frames,
+                       std::string adapter) {
+             return Request{std::move(prompt),  sampling,         max_columns,       output, stream,
+                            first_chunk_frames, max_chunk_frames, std::move(adapter)};
            }),
            py::arg("prompt"), py::arg("sampling") = defaults.sampling, py::kw_only(),
            py::arg("max_columns") = defaults.max_columns, py::arg("output") = defaults.output,
            py::arg("stream") = defaults.stream,
            py::arg("first_chunk_frames") = defaults.first_chunk_frames,
-           py::arg("max_chunk_frames") = defaults.max_chunk_frames)
+           py::arg("max_chunk_frames") = defaults.max_chunk_frames,
+           py::arg("adapter") = defaults.adapter)
       .def_readwrite("max_columns", &Request::max_columns)
       .def_readwrite("output", &Request::output)
       .def_readwrite("stream", &Request::stream)
       .def_readwrite("first_chunk_frames", &Request::first_chunk_frames)
       .def_readwrite("max_chunk_frames", &Request::max_chunk_frames)
-      .def_readwrite("sampling", &Request::sampling);
+      .def_readwrite("sampling", &Request::sampling)
+      .def_readwrite("adapter", &Request::adapter);
 }
 
 }  // namespace higgs_rt::bindings

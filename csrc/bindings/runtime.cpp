@@ -1,6 +1,10 @@
 // RuntimeConfig, ModelInfo, RuntimeStats and Runtime.
 #include "higgs_rt/runtime.h"
 
+#include <pybind11/stl.h>
+
+#include <map>
+
 #include "api/config_check.h"
 #include "bindings/bindings.h"
 #include "bindings/errors.h"
@@ -8,6 +12,12 @@
 
 namespace higgs_rt::bindings {
 namespace {
+
+std::vector<NamedAdapter> named(const std::map<std::string, std::string>& adapters) {
+  std::vector<NamedAdapter> all;
+  for (const auto& [name, directory] : adapters) all.push_back({name, directory});
+  return all;
+}
 
 void bind_config(py::module_& module) {
   const RuntimeConfig d;
@@ -18,13 +28,14 @@ void bind_config(py::module_& module) {
                       std::int32_t max_batch, std::int32_t max_queue, std::int32_t max_step_tokens,
                       std::int32_t max_sequence, std::int32_t block_tokens, std::int32_t num_blocks,
                       std::int32_t max_buffered_chunks, double gpu_memory_fraction,
-                      std::int32_t max_held_steps, double prefix_cache, std::string adapter_dir) {
+                      std::int32_t max_held_steps, double prefix_cache, std::string adapter_dir,
+                      const std::map<std::string, std::string>& adapters) {
             return RuntimeConfig{
-                std::move(model_dir),  std::move(codec_dir), std::move(device), std::move(backend),
-                std::move(plan_dir),   num_threads,          max_batch,         max_queue,
-                max_step_tokens,       max_sequence,         block_tokens,      num_blocks,
-                gpu_memory_fraction,   max_buffered_chunks,  max_held_steps,    prefix_cache,
-                std::move(adapter_dir)};
+                std::move(model_dir),   std::move(codec_dir), std::move(device), std::move(backend),
+                std::move(plan_dir),    num_threads,          max_batch,         max_queue,
+                max_step_tokens,        max_sequence,         block_tokens,      num_blocks,
+                gpu_memory_fraction,    max_buffered_chunks,  max_held_steps,    prefix_cache,
+                std::move(adapter_dir), named(adapters)};
           }),
           py::arg("model_dir"), py::kw_only(), py::arg("codec_dir") = d.codec_dir,
           py::arg("device") = d.device, py::arg("backend") = d.backend,
@@ -35,7 +46,8 @@ void bind_config(py::module_& module) {
           py::arg("max_buffered_chunks") = d.max_buffered_chunks,
           py::arg("gpu_memory_fraction") = d.gpu_memory_fraction,
           py::arg("max_held_steps") = d.max_held_steps, py::arg("prefix_cache") = d.prefix_cache,
-          py::arg("adapter_dir") = d.adapter_dir)
+          py::arg("adapter_dir") = d.adapter_dir,
+          py::arg("adapters") = std::map<std::string, std::string>{})
       .def_readwrite("model_dir", &RuntimeConfig::model_dir)
       .def_readwrite("codec_dir", &RuntimeConfig::codec_dir)
       .def_readwrite("device", &RuntimeConfig::device)
@@ -52,7 +64,17 @@ void bind_config(py::module_& module) {
       .def_readwrite("max_buffered_chunks", &RuntimeConfig::max_buffered_chunks)
       .def_readwrite("max_held_steps", &RuntimeConfig::max_held_steps)
       .def_readwrite("prefix_cache", &RuntimeConfig::prefix_cache)
-      .def_readwrite("adapter_dir", &RuntimeConfig::adapter_dir);
+      .def_readwrite("adapter_dir", &RuntimeConfig::adapter_dir)
+      .def_property(
+          "adapters",
+          [](const RuntimeConfig& config) {
+            std::map<std::string, std::string> adapters;
+            for (const auto& [name, directory] : config.adapters) adapters[name] = directory;
+            return adapters;
+          },
+          [](RuntimeConfig& config, const std::map<std::string, std::string>& adapters) {
+            config.adapters = named(adapters);
+          });
 }
 
 void bind_info(py::module_& module) {
@@ -68,7 +90,8 @@ void bind_info(py::module_& module) {
                                   HIGGS_FIELD(codec_bytes) HIGGS_FIELD(graph_bytes)
                                       HIGGS_FIELD(device_bytes) HIGGS_FIELD(has_codec)
                                           HIGGS_FIELD(sample_rate) HIGGS_FIELD(samples_per_frame)
-                                              HIGGS_FIELD(num_threads) HIGGS_FIELD(cpu_isa);
+                                              HIGGS_FIELD(num_threads) HIGGS_FIELD(cpu_isa)
+                                                  HIGGS_FIELD(adapters);
 #undef HIGGS_FIELD
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "batch/step_batch.h"
 #include "core/device.h"
@@ -32,6 +33,8 @@ struct EngineSpec {
   // gives the same columns whatever else runs, as far as decode rows of any number share their bits
   // (docs/gpu.md says which do), and a step of prompt rows gives no logits.
   bool separate_decode = false;
+  // Names of the adapters that a sequence may have, by their index (StepBatch::adapter).
+  std::vector<std::string> adapters = {};
 };
 
 // The sampler's device work of a step, for an engine that enqueues it right behind the logits, so

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "core/thread_pool.h"
 #include "engine/engine.h"
@@ -22,6 +23,7 @@ struct EngineConfig {
   std::int32_t num_blocks = 0;  // 0: see RuntimeConfig::num_blocks
   double gpu_memory_fraction = 0.9;
   std::string adapter_dir = "";  // see RuntimeConfig::adapter_dir
+  std::vector<NamedAdapter> adapters = {};
   // Native engine: EngineSpec::asynchronous, and decode steps as graphs. Nothing: on CUDA.
   std::optional<bool> asynchronous = std::nullopt;
   // Native engine: copies of linear weights in the order that the device reads fastest (Ops::pack).

@@ -32,6 +32,7 @@ class BatchBuilder {
                      "expected decode rows or prompt rows in a step, got both");
       batch_.max_blocks = std::max(batch_.max_blocks, item.sequence->blocks.size());
       batch_.context_length.push_back(item.sequence->computed + item.rows);
+      if (!spec_.adapters.empty()) batch_.adapter.push_back(item.sequence->adapter());
     }
     const auto width = static_cast<std::size_t>(batch_.max_blocks);
     batch_.block_table.assign(items_.size() * width, -1);

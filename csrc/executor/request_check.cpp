@@ -130,7 +130,21 @@ void check_request(const Request& request, const ExecutorConfig& config, const E
   check(blocks <= spec.kv.num_blocks, kSubmit, "prompt: expected to need at most ",
         spec.kv.num_blocks, " KV blocks of ", spec.kv.block_tokens, " positions, got ", blocks,
         " for ", prompt, " prompt positions and ", request.max_columns, " columns");
+  static_cast<void>(adapter_index(request.adapter, spec));
   validate(request.sampling, spec.codebook_vocab);
+}
+
+std::int32_t adapter_index(const std::string& name, const EngineSpec& spec) {
+  if (name.empty()) return -1;
+  const auto found = std::find(spec.adapters.begin(), spec.adapters.end(), name);
+  if (found != spec.adapters.end()) {
+    return static_cast<std::int32_t>(found - spec.adapters.begin());
+  }
+  std::string known;
+  for (const std::string& one : spec.adapters) known += (known.empty() ? "" : ", ") + one;
+  fail(ErrorCode::kInvalidArgument, kSubmit, "adapter: expected ",
+       known.empty() ? "none, as the runtime was loaded without adapters" : "one of " + known,
+       ", got \"", name, "\"");
 }
 
 }  // namespace higgs_rt

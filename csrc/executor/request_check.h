@@ -15,4 +15,8 @@ void check_config(const ExecutorConfig& config, const EngineSpec& spec);
 // run to its max_columns, alone at worst.
 void check_request(const Request& request, const ExecutorConfig& config, const EngineSpec& spec);
 
+// The index of an adapter by its name (EngineSpec::adapters); -1 for the empty name. Throws
+// kInvalidArgument that names it and what is known.
+std::int32_t adapter_index(const std::string& name, const EngineSpec& spec);
+
 }  // namespace higgs_rt

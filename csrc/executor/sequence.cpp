@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "executor/request_check.h"
 #include "sampler/delay_pattern.h"
 
 namespace higgs_rt {
@@ -12,6 +13,7 @@ Sequence::Sequence(const Request& request, std::shared_ptr<ColumnSink> sink, con
     : blocks(pool, spec.kv),
       sink_(std::move(sink)),
       sampling_(request.sampling),
+      adapter_(adapter_index(request.adapter, spec)),
       max_columns_(request.max_columns),
       num_codebooks_(spec.num_codebooks),
       hidden_size_(spec.hidden_size) {
@@ -80,9 +82,8 @@ void Sequence::append_content(std::int32_t position, std::vector<std::uint32_t>&
 }
 
 void Sequence::make_keys(const PrefixHasher& hasher) {
-  constexpr std::uint64_t kNoAdapter = 0;
   const std::int32_t width = blocks.block_tokens();
-  PrefixKey key = hasher.root(kNoAdapter);
+  PrefixKey key = hasher.root(static_cast<std::uint64_t>(adapter_ + 1));
   std::vector<std::uint32_t> content;
   for (std::int32_t first = 0; first + width <= prompt_size(); first += width) {
     content.clear();

@@ -38,6 +38,7 @@ class Sequence {
   std::int32_t num_columns() const { return column_count() - prompt_columns_; }
   std::int32_t max_columns() const { return max_columns_; }
   const SamplingParams& sampling() const { return sampling_; }
+  std::int32_t adapter() const { return adapter_; }  // index in EngineSpec::adapters; -1: none
   ColumnSink& sink() const { return *sink_; }
 
   Position at(std::int32_t position) const;
@@ -72,6 +73,7 @@ class Sequence {
 
   std::shared_ptr<ColumnSink> sink_;
   SamplingParams sampling_;
+  std::int32_t adapter_;
   std::int32_t max_columns_;
   std::int32_t num_codebooks_;
   std::int32_t hidden_size_;

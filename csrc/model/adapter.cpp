@@ -73,7 +73,7 @@ void store(double value, BF16& to) { to = to_bf16(static_cast<float>(value)); }
 double load(float value) { return value; }
 double load(BF16 value) { return to_float(value); }
 
-struct Factors {
+struct Product {
   std::vector<double> a, b;  // [rank, inputs], [outputs, rank]
   std::int64_t rank, inputs;
   double scale;
@@ -81,7 +81,7 @@ struct Factors {
 
 // One row of weight + scale B A; `sum` is scratch of `inputs` numbers.
 template <class T>
-void merge_row(const Factors& factors, std::int64_t row, const T* base, T* merged,
+void merge_row(const Product& factors, std::int64_t row, const T* base, T* merged,
                std::vector<double>& sum) {
   std::fill(sum.begin(), sum.end(), 0.0);
   for (std::int64_t r = 0; r < factors.rank; ++r) {
@@ -98,7 +98,7 @@ void merge_row(const Factors& factors, std::int64_t row, const T* base, T* merge
 }
 
 template <class T>
-void merge_rows(ThreadPool& pool, const Factors& factors, const TensorView& base, void* merged) {
+void merge_rows(ThreadPool& pool, const Product& factors, const TensorView& base, void* merged) {
   const T* from = base.as<T>();
   T* to = static_cast<T*>(merged);
   pool.parallel_for(base.dim(0), kRowsOfTask, [&](std::int64_t begin, std::int64_t end) {
@@ -162,15 +162,28 @@ void Adapter::merge(const std::string& name, const TensorView& base, void* merge
 }
 
 void Adapter::merge_product(const std::string& module, const TensorView& base, void* merged) {
-  const std::int64_t outputs = base.dim(0), inputs = base.dim(1);
-  const TensorView a = tensors_.tensor(kPrefix + module + kLoraA, {rank_, inputs});
-  const TensorView b = tensors_.tensor(kPrefix + module + kLoraB, {outputs, rank_});
-  const Factors factors{widened(a), widened(b), rank_, inputs, scale_};
+  const auto [a, b] = factors(module + kWeight, base.dim(0), base.dim(1));
+  const Product product{widened(a), widened(b), rank_, base.dim(1), scale_};
   if (base.dtype == DType::kF32) {
-    merge_rows<float>(pool_, factors, base, merged);
+    merge_rows<float>(pool_, product, base, merged);
   } else {
-    merge_rows<BF16>(pool_, factors, base, merged);
+    merge_rows<BF16>(pool_, product, base, merged);
   }
+}
+
+Adapter::Factors Adapter::factors(const std::string& name, std::int64_t outputs,
+                                  std::int64_t inputs) {
+  used_.insert(name);
+  const std::string module = kPrefix + name.substr(0, name.size() - kWeight.size());
+  return {tensors_.tensor(module + kLoraA, {rank_, inputs}),
+          tensors_.tensor(module + kLoraB, {outputs, rank_})};
+}
+
+void Adapter::check_factors_only() const {
+  if (full_.empty()) return;
+  fail(ErrorCode::kInvalidArgument, tensors_.place(full_.begin()->second).c_str(),
+       "expected lora_A and lora_B alone in an adapter that requests choose, got a tensor trained "
+       "in full (merge this adapter instead: adapter_dir, --adapter or `higgs-rt train merge`)");
 }
 
 void Adapter::check_all_used() const {

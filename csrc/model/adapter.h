@@ -1,4 +1,5 @@
-// A LoRA adapter in peft's format, merged into the weights as they are loaded (docs/training.md).
+// A LoRA adapter in peft's format (docs/training.md): merged into the weights as they are loaded,
+// or kept apart from them (adapter_set.h).
 #pragma once
 
 #include <map>
@@ -28,6 +29,16 @@ class Adapter {
   // The merged tensor, as `base` in shape and element type, into memory of the host. Throws
   // kInvalidArgument for an adapter of another shape.
   void merge(const std::string& name, const TensorView& base, void* merged);
+  // lora_A [rank, inputs] and lora_B [outputs, rank] of a weight [outputs, inputs] that touches()
+  // says yes to, fp32 or bf16, valid while the adapter lives. Throws as merge().
+  struct Factors {
+    TensorView a, b;
+  };
+  Factors factors(const std::string& name, std::int64_t outputs, std::int64_t inputs);
+  std::int32_t rank() const { return rank_; }
+  double scale() const { return scale_; }
+  // Throws kInvalidArgument that names a tensor which was trained in full: it cannot be kept apart.
+  void check_factors_only() const;
   // A tensor that the runtime does not use.
   void skip(const std::string& name) { used_.insert(name); }
   // Throws kInvalidArgument that names a tensor which no weight took.

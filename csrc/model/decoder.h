@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kv/kv_layout.h"
+#include "model/adapter_set.h"
 #include "model/config.h"
 #include "model/weights.h"
 #include "ops/ops.h"
@@ -18,6 +19,7 @@ struct DecoderBatch {
   TensorView sequence;              // [R] i32
   TensorView position;              // [R] i32
   TensorView slot;                  // [R] i32
+  TensorView adapter;               // [R] i32; only with adapters
   TensorView columns;               // [n, K] i32
   TensorView last_columns;          // [sampler rows, K] i32; no rows when nothing refers to it
   TensorView table_rows;            // [m, H] fp32
@@ -45,8 +47,11 @@ class Decoder {
     std::int32_t max_positions = 0;  // positions of a sequence
     DType activations = DType::kF32;
   };
-  // All working memory is allocated here. `ops` must outlive the decoder.
-  Decoder(const ModelConfig& config, ModelWeights weights, const Limits& limits, Ops& ops);
+  // All working memory is allocated here. `ops` must outlive the decoder. With adapters every step
+  // takes the operations one by one, whether a row of it has one or not, so that a row has the same
+  // bits either way.
+  Decoder(const ModelConfig& config, ModelWeights weights, const Limits& limits, Ops& ops,
+          AdapterSet adapters = {});
 
   // Writes the step's keys and values and returns logits [L, K, V] fp32, valid until the next call.
   TensorView forward(const DecoderBatch& batch, const KvCache& cache);
@@ -57,22 +62,30 @@ class Decoder {
     std::int64_t text = 0;
     std::int64_t rows = 0;
   };
-  Ops::AttentionInput attention_input(const LayerWeights& layer, const DecoderBatch& batch,
+  // What is done with the rows of one modality: [begin, begin + count).
+  struct Feed {
+    const PathWeights& path;
+    const FfnAdapters* adapters;  // null: none
+    std::int64_t width, begin, count;
+  };
+  Ops::AttentionInput attention_input(std::size_t layer, const DecoderBatch& batch,
                                       const Split& split) const;
-  Ops::FfnInput ffn_input(const PathWeights& path, std::int64_t width, std::int64_t rows,
-                          RowKind kind) const;
+  Ops::FfnInput ffn_input(const Feed& feed, const DecoderBatch& batch) const;
+  Ops::LoraRows lora_rows(const DecoderBatch& batch, std::int64_t begin, std::int64_t count) const;
   // All layers and the head at once, where the device has a form for that. The logits that a step
   // of decode rows wants are those of its first rows (StepBatch::decode).
   bool decode(const DecoderBatch& batch, const KvCache& cache);
   void embed(const DecoderBatch& batch, const Split& split);
-  void attention(const LayerWeights& layer, const DecoderBatch& batch, const Split& split,
-                 const TensorView& keys, const TensorView& values, const KvLayout& layout,
-                 std::int64_t first);
-  void feed_forward(const PathWeights& path, std::int64_t width, std::int64_t begin,
-                    std::int64_t count, RowKind kind);
+  void attention(std::size_t layer, const DecoderBatch& batch, const Split& split,
+                 const KvCache& cache, std::int64_t first);
+  // The rows of a modality from `first` on.
+  Feed text_feed(std::size_t layer, const Split& split, std::int64_t first) const;
+  Feed audio_feed(std::size_t layer, const Split& split, std::int64_t first) const;
+  void feed_forward(const Feed& feed, const DecoderBatch& batch);
 
   ModelConfig config_;
   ModelWeights weights_;
+  AdapterSet adapters_;
   Ops& ops_;
   Tensor rope_;       // [max_positions, D/2, 2]
   Tensor hidden_;     // [max_rows, H] fp32, residual stream
@@ -84,6 +97,7 @@ class Decoder {
   Tensor columns_;    // [max_rows, K] i32
   Tensor last_;       // [max_rows, H] fp32, the rows whose logits are wanted
   Tensor logits_;     // [max_rows, K V] fp32
+  Tensor lora_;       // [kMaxLora, max_rows, rank] fp32; only with adapters
 };
 
 }  // namespace higgs_rt

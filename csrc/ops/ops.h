@@ -19,6 +19,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "core/device.h"
@@ -77,6 +78,25 @@ class Ops {
   virtual void linear(const TensorView& x, const TensorView& weight, const TensorView& out,
                       bool accumulate = false, RowKind kind = RowKind::kDecode) = 0;
 
+  // The factors of n adapters (LoRA) for one linear weight [O, I]. What an adapter lacks, and what
+  // fills its rank up, is zeros. Empty: no adapter has factors for this weight.
+  struct Lora {
+    TensorView a;  // [n, rank, I] A
+    TensorView b;  // [n, O, rank] A
+  };
+  // Which adapter a row has. `rank` is one for all factors, a multiple of 8.
+  struct LoraRows {
+    TensorView adapter;  // [R] i32, below n; -1: none, the row is left as it is
+    TensorView scale;    // [n] fp32
+    TensorView work;     // at least [weights, R, rank] fp32, working memory
+  };
+  // outs[p][i] += b[a] (scale[a] * a[a] x[i]) of weight p, with a = adapter[i], for up to kMaxLora
+  // weights that share their input. The inner product is fp32. Both kinds of rows have the same
+  // bits. x [R, I] A, outs [R, O of p] A or fp32, on the CPU fp32.
+  static constexpr std::size_t kMaxLora = 3;
+  virtual void add_lora(const TensorView& x, std::span<const Lora> weights, const LoraRows& rows,
+                        std::span<const TensorView> outs) = 0;
+
   // Rotates pairs (i, i + D/2) of every head by the row's position (specification 3.4), in place.
   // x [R, heads, D] A, positions [R] i32, table [positions, D/2, 2] fp32 (cos, sin).
   virtual void rope(const TensorView& x, const TensorView& positions, const TensorView& table) = 0;
@@ -131,7 +151,7 @@ class Ops {
   virtual void embed_audio(const ColumnInput& input, const TensorView& out);
 
   // From the residual stream to queries, keys and values: rms_norm with the norm of each row's
-  // modality, linear, rope, store_kv.
+  // modality, linear, add_lora if any, rope, store_kv.
   struct AttentionInput {
     std::int64_t num_text_rows = 0;    // rows [0, num_text_rows) take the text norm
     TensorView text_norm, audio_norm;  // [H]
@@ -141,19 +161,24 @@ class Ops {
     TensorView rope;                          // [positions, D/2, 2] fp32
     TensorView normed, k, v;                  // [R, H], [R, Hk, D], [R, Hk, D] A, working memory
     RowKind kind = RowKind::kDecode;
+    std::span<const Lora> lora = {};  // of q, k, v; none: no adapters
+    LoraRows lora_rows = {};
   };
   // x [R, H] fp32, q [R, Hq, D] A, caches as in store_kv.
   virtual void attention_input(const TensorView& x, const AttentionInput& input,
                                const TensorView& q, const TensorView& k_cache,
                                const TensorView& v_cache);
 
-  // From the residual stream to the activated FFN of one modality: rms_norm, linear, swiglu.
+  // From the residual stream to the activated FFN of one modality: rms_norm, linear, add_lora if
+  // any, swiglu.
   struct FfnInput {
     TensorView norm;  // [H]
     float eps = 0;
     TensorView gate_weight, up_weight;  // on CUDA one after another in memory (weights.h)
     TensorView normed, up;              // [R, H], [R, F] A, working memory
     RowKind kind = RowKind::kDecode;
+    std::span<const Lora> lora = {};  // of gate, up; none: no adapters
+    LoraRows lora_rows = {};
   };
   // x [R, H] fp32, out [R, F] A.
   virtual void ffn_input(const TensorView& x, const FfnInput& input, const TensorView& out);
@@ -170,8 +195,8 @@ class Ops {
   // x [R, H] fp32, out [L, K * V] fp32.
   virtual void head(const TensorView& x, const HeadInput& input, const TensorView& out);
 
-  // All layers and the head of a step of audio rows of RowKind::kDecode: for every layer
-  // attention_input, attention, linear, ffn_input, linear, then head of all rows in order.
+  // All layers and the head of a step of audio rows of RowKind::kDecode without adapters: for every
+  // layer attention_input, attention, linear, ffn_input, linear, then head of all rows in order.
   struct DecodeLayer {
     AttentionInput attention;  // its position, slot, rope and eps are those of every layer
     TensorView o_weight;

@@ -30,6 +30,10 @@ void Ops::attention_input(const TensorView& x, const AttentionInput& input, cons
   linear(y, input.q_weight, as_rows(q), false, input.kind);
   linear(y, input.k_weight, as_rows(input.k), false, input.kind);
   linear(y, input.v_weight, as_rows(input.v), false, input.kind);
+  if (!input.lora.empty()) {
+    const TensorView outs[] = {as_rows(q), as_rows(input.k), as_rows(input.v)};
+    add_lora(y, input.lora, input.lora_rows, outs);
+  }
   rope(q, input.position, input.rope);
   rope(input.k, input.position, input.rope);
   store_kv(input.k, input.v, input.slot, k_cache, v_cache);
@@ -39,6 +43,10 @@ void Ops::ffn_input(const TensorView& x, const FfnInput& input, const TensorView
   rms_norm(x, input.norm, input.eps, input.normed);
   linear(input.normed, input.gate_weight, out, false, input.kind);
   linear(input.normed, input.up_weight, input.up, false, input.kind);
+  if (!input.lora.empty()) {
+    const TensorView outs[] = {out, input.up};
+    add_lora(input.normed, input.lora, input.lora_rows, outs);
+  }
   swiglu(out, input.up, out);
 }
 

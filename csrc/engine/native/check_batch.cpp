@@ -34,6 +34,7 @@ void check_sizes(const StepBatch& batch, const EngineSpec& spec) {
         most_blocks, ", got ", batch.max_blocks);
   check_size("block_table", batch.block_table.size(), sequences * batch.max_blocks);
   check_size("context_length", batch.context_length.size(), sequences);
+  if (!batch.adapter.empty()) check_size("adapter", batch.adapter.size(), sequences);
   check_size("text_offset", batch.text_offset.size(), sequences + 1);
   check_size("audio_offset", batch.audio_offset.size(), sequences + 1);
   check(batch.columns.size() % static_cast<std::size_t>(spec.num_codebooks) == 0, kWhere,
@@ -84,6 +85,11 @@ void check_places(const StepBatch& batch, const EngineSpec& spec) {
       check_within("block_table", entry, batch.block_table[static_cast<std::size_t>(entry)],
                    spec.kv.num_blocks);
     }
+  }
+  for (std::size_t s = 0; s < batch.adapter.size(); ++s) {
+    if (batch.adapter[s] == -1) continue;
+    check_within("adapter", static_cast<std::int64_t>(s), batch.adapter[s],
+                 std::ssize(spec.adapters));
   }
   for (std::size_t i = 0; i < batch.ids.size(); ++i) {
     const auto index = static_cast<std::int64_t>(i);

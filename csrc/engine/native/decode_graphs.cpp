@@ -26,7 +26,7 @@ std::int32_t DecodeGraphs::largest(std::int32_t max_sequences) {
 
 std::int64_t DecodeGraphs::staged_words(std::int32_t rows, std::int32_t max_blocks,
                                         std::int32_t num_codebooks) {
-  constexpr std::int64_t kArrays = 7, kPadding = 4;
+  constexpr std::int64_t kArrays = 8, kPadding = 4;
   return std::int64_t{rows} * (kArrays - 2 + max_blocks + num_codebooks) + kArrays * kPadding;
 }
 
@@ -34,6 +34,7 @@ DecodeGraphs::DecodeGraphs(const EngineSpec& spec, std::int32_t max_blocks,
                            std::int32_t scratch_block, const StepTail& tail, StepStaging& staging,
                            Device& device, Forward forward)
     : num_codebooks_(spec.num_codebooks),
+      has_adapters_(!spec.adapters.empty()),
       block_tokens_(spec.kv.block_tokens),
       max_blocks_(max_blocks),
       scratch_block_(scratch_block),
@@ -86,6 +87,7 @@ DecodeGraphs::Staged DecodeGraphs::stage(const StepBatch& batch, std::int32_t ro
   step.position = take(batch.position, 0);
   step.slot = take(batch.slot, scratch_block_ * block_tokens_);
   staged.sampler_rows = take(batch.sampler_rows, -1);
+  if (has_adapters_) step.adapter = take(batch.adapter, -1);
   // Row i is sequence i, and its logits are row i of the logits.
   const StepStaging::Array identity = staging_.take({rows});
   for (std::int32_t i = 0; i < rows; ++i) identity.host[static_cast<std::size_t>(i)] = i;

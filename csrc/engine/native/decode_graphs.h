@@ -52,6 +52,7 @@ class DecodeGraphs {
   void record(std::int32_t rows);
 
   std::int32_t num_codebooks_;
+  bool has_adapters_;
   std::int32_t block_tokens_;
   std::int32_t max_blocks_;
   std::int32_t scratch_block_;

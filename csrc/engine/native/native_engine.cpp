@@ -44,10 +44,14 @@ EngineSpec make_spec(const EngineConfig& config, const ModelConfig& model, Devic
   return spec;
 }
 
+DType activation_dtype(const ModelWeights& weights, Device& device) {
+  return device.kind() == DeviceKind::kCpu ? DType::kF32 : weights.linear_dtype;
+}
+
 // Numbers of a step's arrays at most, with the space between them.
 std::int64_t eager_words(const EngineSpec& spec) {
   constexpr std::int64_t kSpace = 64;
-  const std::int64_t per_row = 6 + spec.num_codebooks + std::int64_t{spec.hidden_size};
+  const std::int64_t per_row = 7 + spec.num_codebooks + std::int64_t{spec.hidden_size};
   const std::int64_t blocks = spec.kv.blocks_for(spec.max_positions);
   return spec.max_rows * per_row + spec.max_sequences * blocks + kSpace;
 }
@@ -65,7 +69,7 @@ std::int32_t num_sampler_rows(const StepBatch& batch) {
 }  // namespace
 
 NativeEngine::NativeEngine(const EngineConfig& config, const ModelConfig& model,
-                           ModelWeights weights, std::unique_ptr<Ops> ops)
+                           ModelWeights weights, AdapterSet adapters, std::unique_ptr<Ops> ops)
     : spec_(make_spec(config, model, ops->device())),
       max_blocks_(spec_.kv.blocks_for(spec_.max_positions)),
       ops_(std::move(ops)),
@@ -73,14 +77,14 @@ NativeEngine::NativeEngine(const EngineConfig& config, const ModelConfig& model,
       graph_timer_(device().make_timer()) {
   const auto allocated = [&] { return static_cast<std::int64_t>(device().allocated_bytes()); };
   memory_.weights = allocated();
-  const DType activations =
-      device().kind() == DeviceKind::kCpu ? DType::kF32 : weights.linear_dtype;
+  spec_.adapters = adapters.names;
+  const DType activations = activation_dtype(weights, device());
   const std::int32_t graph_rows =
       spec_.asynchronous ? DecodeGraphs::largest(spec_.max_sequences) : 0;
   decoder_ = std::make_unique<Decoder>(
       model, std::move(weights),
       Decoder::Limits{std::max(spec_.max_rows, graph_rows), spec_.max_positions, activations},
-      *ops_);
+      *ops_, std::move(adapters));
   staging_ = std::make_unique<StepStaging>(
       device(), std::max(eager_words(spec_),
                          DecodeGraphs::staged_words(graph_rows, max_blocks_, model.num_codebooks)));
@@ -181,6 +185,16 @@ const float* NativeEngine::run(const DecoderBatch& batch, const TensorView& samp
   return logits.as<float>();
 }
 
+// The adapter of each row, [R].
+TensorView NativeEngine::add_adapters(const StepBatch& batch) {
+  const StepStaging::Array rows = staging_->take({batch.num_rows()});
+  for (std::size_t i = 0; i < rows.host.size(); ++i) {
+    const auto sequence = static_cast<std::size_t>(batch.sequence[i]);
+    rows.host[i] = batch.adapter.empty() ? -1 : batch.adapter[sequence];
+  }
+  return rows.device;
+}
+
 const float* NativeEngine::run_eagerly(const StepBatch& batch, const StepOutput& output) {
   const std::int64_t rows = batch.num_rows();
   const std::int64_t codebooks = spec_.num_codebooks;
@@ -194,6 +208,7 @@ const float* NativeEngine::run_eagerly(const StepBatch& batch, const StepOutput&
   step.sequence = staging_->add(batch.sequence, {rows});
   step.position = staging_->add(batch.position, {rows});
   step.slot = staging_->add(batch.slot, {rows});
+  if (!spec_.adapters.empty()) step.adapter = add_adapters(batch);
   step.columns = staging_->add(batch.columns, {given, codebooks});
   step.block_table = staging_->add(batch.block_table, {batch.num_sequences, batch.max_blocks});
   step.logit_rows = staging_->add(batch.logit_rows, {wanted});
@@ -222,6 +237,8 @@ LoadedEngine load_native_engine(const EngineConfig& config, Device& device, Thre
   ModelWeights weights = load_weights(model, std::make_shared<const Checkpoint>(config.model_dir),
                                       device, adapter ? &*adapter : nullptr);
   adapter.reset();
+  AdapterSet adapters =
+      load_adapters(config.adapters, model, activation_dtype(weights, device), device);
   if (config.pack_weights) pack_weights(weights, *ops);
   LoadedEngine loaded;
   ModelInfo& info = loaded.info;
@@ -239,7 +256,9 @@ LoadedEngine load_native_engine(const EngineConfig& config, Device& device, Thre
   info.text_vocab = model.text_vocab;
   info.num_codebooks = model.num_codebooks;
   info.codebook_vocab = model.codebook_vocab;
-  auto engine = std::make_unique<NativeEngine>(config, model, std::move(weights), std::move(ops));
+  info.adapters = adapters.names;
+  auto engine = std::make_unique<NativeEngine>(config, model, std::move(weights),
+                                               std::move(adapters), std::move(ops));
   info.max_sequence = engine->spec().max_positions;
   info.block_tokens = engine->spec().kv.block_tokens;
   info.num_blocks = engine->spec().kv.num_blocks;

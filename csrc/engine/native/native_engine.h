@@ -16,7 +16,7 @@ class NativeEngine final : public Engine {
  public:
   // config's limits must be filled in and within the model's. Allocates the KV cache.
   NativeEngine(const EngineConfig& config, const ModelConfig& model, ModelWeights weights,
-               std::unique_ptr<Ops> ops);
+               AdapterSet adapters, std::unique_ptr<Ops> ops);
 
   const EngineSpec& spec() const override { return spec_; }
   Device& device() override { return ops_->device(); }
@@ -30,6 +30,7 @@ class NativeEngine final : public Engine {
 
  private:
   void warm_prompts();
+  TensorView add_adapters(const StepBatch& batch);
   void make_cache(const EngineConfig& config, const ModelConfig& model, DType dtype);
   const float* run_graph(const StepBatch& batch);
   const float* run_eagerly(const StepBatch& batch, const StepOutput& output);

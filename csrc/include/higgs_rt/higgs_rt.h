@@ -46,6 +46,12 @@ typedef enum higgs_status {
 
 /* --- Runtime ------------------------------------------------------------------------------- */
 
+/* A LoRA adapter that requests choose by its name. Never grows. */
+typedef struct higgs_adapter {
+  const char* name;
+  const char* dir; /* peft's format */
+} higgs_adapter;
+
 typedef struct higgs_runtime_config {
   size_t struct_size;
   const char* model_dir;   /* LM checkpoint directory; required */
@@ -67,6 +73,9 @@ typedef struct higgs_runtime_config {
                                 * for requests that begin alike; 0: off */
   const char* adapter_dir;     /* LoRA adapter in peft's format, merged while the weights load;
                                 * "": none. Native backend only */
+  const higgs_adapter* adapters; /* kept apart from the weights, for higgs_request.adapter. Native
+                                  * backend only */
+  size_t num_adapters;
 } higgs_runtime_config;
 
 typedef struct higgs_model_info {
@@ -92,6 +101,7 @@ typedef struct higgs_model_info {
   int64_t codec_bytes;
   int64_t graph_bytes;
   int64_t device_bytes; /* what the GPU has */
+  int32_t num_adapters; /* that requests may choose */
 } higgs_model_info;
 
 typedef struct higgs_stats {
@@ -128,6 +138,10 @@ higgs_status higgs_runtime_load(const higgs_runtime_config* config, higgs_runtim
 higgs_status higgs_runtime_shutdown(higgs_runtime* runtime);
 void higgs_runtime_free(higgs_runtime* runtime); /* shuts down; NULL is allowed */
 higgs_status higgs_runtime_info(const higgs_runtime* runtime, higgs_model_info* info);
+/* The name of adapter number `index`, in the order of loading; HIGGS_END past the last one. It
+ * belongs to the runtime. */
+higgs_status higgs_runtime_adapter_name(const higgs_runtime* runtime, size_t index,
+                                        const char** name);
 higgs_status higgs_runtime_stats(const higgs_runtime* runtime, higgs_stats* stats);
 /* codes [num_codebooks, num_frames] -> pcm [num_frames * samples_per_frame], mono, in [-1, 1].
  * `capacity` counts floats. */
@@ -173,7 +187,8 @@ typedef struct higgs_request {
   int32_t ras_window; /* 0: off */
   int32_t ras_max_repeat;
   uint64_t seed;
-  int32_t rule; /* higgs_stream_rule */
+  int32_t rule;        /* higgs_stream_rule */
+  const char* adapter; /* one of the runtime's by its name; "": none */
 } higgs_request;
 
 typedef enum higgs_finish {
@@ -278,6 +293,7 @@ typedef struct higgs_speak_options {
   int32_t stream;     /* 1: chunks arrive while the request runs; 0: one chunk at the end */
   int32_t first_chunk_frames;
   int32_t max_chunk_frames;
+  const char* adapter; /* one of the runtime's by its name; "": none */
 } higgs_speak_options;
 
 void higgs_speaker_config_init(higgs_speaker_config* config, size_t struct_size);

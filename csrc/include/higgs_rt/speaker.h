@@ -92,6 +92,7 @@ struct SpeakOptions {
   double max_seconds = 0;  // of speech; 0: a generous estimate from the text
   std::int32_t first_chunk_frames = 8;
   std::int32_t max_chunk_frames = 64;
+  std::string adapter = {};  // one of RuntimeConfig::adapters by its name; empty: none
 };
 
 struct Speech {

@@ -72,6 +72,7 @@ struct Request {
   // Streaming only: frames in the first chunk, and the most frames in a later one (chunks double).
   std::int32_t first_chunk_frames = 8;
   std::int32_t max_chunk_frames = 64;
+  std::string adapter = {};  // one of RuntimeConfig::adapters by its name; empty: none
 };
 
 // A piece of the answer. Concatenating all chunks of a request gives the whole answer.
@@ -93,6 +94,12 @@ struct RequestTiming {
   double first_column = -1;  // first sampled column
   double first_chunk = -1;   // first chunk ready for the caller
   double finished = -1;
+};
+
+// A LoRA adapter that requests choose by its name.
+struct NamedAdapter {
+  std::string name;       // 1..64 letters, digits and . _ -; the first is a letter or digit
+  std::string directory;  // peft's format: adapter_config.json and adapter_model.safetensors
 };
 
 struct RuntimeConfig {
@@ -122,6 +129,8 @@ struct RuntimeConfig {
                                           // as free. 0: off. Without effect on tensorrt
   std::string adapter_dir = "";           // LoRA adapter in peft's format, merged into the weights
                                           // while they load; empty: none. Native backend only
+  std::vector<NamedAdapter> adapters = {};  // kept apart from the weights, for Request::adapter.
+                                            // Native backend only
 };
 
 // Description of a loaded model.
@@ -154,7 +163,8 @@ struct ModelInfo {
   std::int32_t sample_rate = 0;
   std::int32_t samples_per_frame = 0;
   std::int32_t num_threads = 0;
-  std::string cpu_isa;  // kernels chosen at run time, e.g. "avx512"
+  std::string cpu_isa;                // kernels chosen at run time, e.g. "avx512"
+  std::vector<std::string> adapters;  // names that requests may choose
 };
 
 struct RuntimeStats {

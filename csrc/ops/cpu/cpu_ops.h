@@ -35,6 +35,8 @@ class CpuOps final : public Ops {
   Tensor pack(const TensorView& weight) override;
   void linear(const TensorView& x, const TensorView& weight, const TensorView& out, bool accumulate,
               RowKind kind) override;
+  void add_lora(const TensorView& x, std::span<const Lora> weights, const LoraRows& rows,
+                std::span<const TensorView> outs) override;
   void rope(const TensorView& x, const TensorView& positions, const TensorView& table) override;
   void store_kv(const TensorView& k, const TensorView& v, const TensorView& slots,
                 const TensorView& k_cache, const TensorView& v_cache) override;
@@ -57,6 +59,8 @@ class CpuOps final : public Ops {
 
  private:
   void linear_packed(const LinearArgs& args, const TensorView& weight);
+  void add_lora_run(const TensorView& x, const Lora& weight, std::int32_t adapter, float scale,
+                    float* work, const TensorView& out) const;
   // A convolution whose kernel arguments differ only in the block of time and outputs; `left`
   // zeros stand before x[c, 0], and step 0 with tap offset 0 reads that far to the left of x. The
   // (virtual) outputs are shared out by `tile`.

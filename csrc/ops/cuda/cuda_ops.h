@@ -31,6 +31,8 @@ class CudaOps final : public Ops {
                 const TensorView& out) override;
   void linear(const TensorView& x, const TensorView& weight, const TensorView& out, bool accumulate,
               RowKind kind) override;
+  void add_lora(const TensorView& x, std::span<const Lora> weights, const LoraRows& rows,
+                std::span<const TensorView> outs) override;
   void rope(const TensorView& x, const TensorView& positions, const TensorView& table) override;
   void store_kv(const TensorView& k, const TensorView& v, const TensorView& slots,
                 const TensorView& k_cache, const TensorView& v_cache) override;

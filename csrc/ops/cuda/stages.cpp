@@ -76,8 +76,9 @@ QkvOutput qkv_output(const Ops::AttentionInput& input, const QkvShape& shape, co
 bool fast_attention_input(const TensorView& x, const Ops::AttentionInput& input,
                           const TensorView& q, const TensorView& k_cache,
                           const TensorView& v_cache) {
-  return input.q_weight.dtype == DType::kBF16 && follows(input.q_weight, input.k_weight) &&
-         follows(input.k_weight, input.v_weight) && q.dtype == DType::kBF16 && q.dim(2) % 2 == 0 &&
+  return input.lora.empty() && input.q_weight.dtype == DType::kBF16 &&
+         follows(input.q_weight, input.k_weight) && follows(input.k_weight, input.v_weight) &&
+         q.dtype == DType::kBF16 && q.dim(2) % 2 == 0 &&
          input.text_norm.dtype == input.audio_norm.dtype &&
          addresses_fit(
              {&x, &q, &k_cache, &v_cache, &input.normed, &input.text_norm, &input.audio_norm});
@@ -133,7 +134,7 @@ void CudaOps::ffn_input(const TensorView& x, const FfnInput& input, const Tensor
   expect_cuda_rank(kOp, "out", out, 2);
   const std::int64_t rows = x.dim(0), size = x.dim(1), width = out.dim(1);
   if (rows == 0) return;
-  if (out.dtype != DType::kBF16 || input.gate_weight.dtype != DType::kBF16 ||
+  if (!input.lora.empty() || out.dtype != DType::kBF16 || input.gate_weight.dtype != DType::kBF16 ||
       !follows(input.gate_weight, input.up_weight) ||
       !addresses_fit({&x, &out, &input.normed, &input.norm})) {
     return Ops::ffn_input(x, input, out);

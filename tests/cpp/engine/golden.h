@@ -19,7 +19,9 @@ inline std::string golden_dir() { return std::string(HIGGS_RT_GOLDEN_DIR) + "/lm
 struct Model {
   explicit Model(const std::string& layout, std::int32_t max_rows = 64,
                  std::unique_ptr<Device> on = make_cpu_device(),
-                 std::optional<bool> asynchronous = std::nullopt, bool pack_weights = true)
+                 std::optional<bool> asynchronous = std::nullopt, bool pack_weights = true,
+                 const std::vector<NamedAdapter>& adapters = {},
+                 const std::string& adapter_dir = "")
       : device(std::move(on)), pool(2) {
     EngineConfig config;
     config.model_dir = golden_dir() + layout;
@@ -30,6 +32,8 @@ struct Model {
     config.num_blocks = 48;
     config.asynchronous = asynchronous;
     config.pack_weights = pack_weights;
+    config.adapters = adapters;
+    config.adapter_dir = adapter_dir;
     loaded = load_engine(config, *device, pool);
   }
   Engine& engine() { return *loaded.engine; }

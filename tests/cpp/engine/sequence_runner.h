@@ -23,6 +23,7 @@ struct Sequence {
   std::vector<Position> positions;
   std::vector<std::int32_t> blocks;  // KV blocks, in order
   std::int32_t done = 0;             // positions already fed
+  std::int32_t adapter = -1;         // index; -1: none
 };
 
 // `count` positions of one sequence in the next step.
@@ -70,6 +71,7 @@ inline StepBatch build_batch(const std::vector<Portion>& portions, const EngineS
         static_cast<std::size_t>(portion.sequence->done + portion.count - 1));
     batch.decode = batch.decode && portion.count == 1 && last.feedback >= 0;
     batch.context_length.push_back(portion.sequence->done + portion.count);
+    if (!spec.adapters.empty()) batch.adapter.push_back(portion.sequence->adapter);
     for (std::int32_t b = 0; b < batch.max_blocks; ++b) {
       const auto index = static_cast<std::size_t>(b);
       const auto& blocks = portion.sequence->blocks;

@@ -3,6 +3,7 @@
 #include "check.h"
 #include "engine/golden.h"
 #include "few.h"
+#include "model/random_adapter.h"
 
 using namespace higgs_rt;
 using namespace higgs_rt::testing;
@@ -46,7 +47,10 @@ std::vector<Logits> decode(Model& model, const std::string& layout, std::int32_t
     engine.attach({last, 4, [&](const float*, const std::int32_t*, std::int32_t) { ++tails; }});
   }
   std::vector<Sequence> sequences;
-  for (std::int32_t s = 0; s < count; ++s) sequences.push_back(golden_sequence(layout, s, 4));
+  for (std::int32_t s = 0; s < count; ++s) {
+    sequences.push_back(golden_sequence(layout, s, 4));
+    sequences.back().adapter = s % (static_cast<int>(engine.spec().adapters.size()) + 1) - 1;
+  }
   std::size_t first = sequences[0].positions.size();  // of the columns at the end
   while (sequences[0].positions[first - 1].is_audio()) --first;
   for (Sequence& sequence : sequences) {
@@ -78,10 +82,14 @@ std::vector<Logits> decode(Model& model, const std::string& layout, std::int32_t
 }
 
 void expect_graphs_equal_eager(const std::function<std::unique_ptr<Device>()>& device,
-                               float tolerance) {
+                               float tolerance, bool with_adapters = false) {
   for (const Golden& c : all_or_few(layouts(), {layouts()[1]})) {
+    const RandomAdapter first(golden_dir() + c.layout, 4, 1), second(golden_dir() + c.layout, 8, 2);
+    std::vector<NamedAdapter> adapters;
+    if (with_adapters) adapters = {{"first", first.path()}, {"second", second.path()}};
     for (const std::int32_t count : all_or_few<std::int32_t>({1, 2, 3, 4}, {3})) {
-      Model eager(c.layout, 64, device(), true), graphs(c.layout, 64, device(), true);
+      Model eager(c.layout, 64, device(), true, true, adapters);
+      Model graphs(c.layout, 64, device(), true, true, adapters);
       const auto expected = decode(eager, c.layout, count, false);
       const auto got = decode(graphs, c.layout, count, true);
       float largest = 0;
@@ -97,6 +105,15 @@ void expect_graphs_equal_eager(const std::function<std::unique_ptr<Device>()>& d
 
 TEST("engine: padded graphs equal to eager steps on the CPU, bit for bit") {
   expect_graphs_equal_eager(make_cpu_device, 0);
+}
+
+TEST("engine: padded graphs with adapters equal to eager steps on the CPU, bit for bit") {
+  expect_graphs_equal_eager(make_cpu_device, 0, true);
+}
+
+TEST("engine: cuda graphs of padded batches with adapters equal to eager steps") {
+  require_cuda();
+  expect_graphs_equal_eager(require_cuda, 1e-4f, true);
 }
 
 TEST("engine: cuda graphs of padded batches equal to eager steps") {
