@@ -162,3 +162,37 @@ const char* higgs_c_program(const char* model_dir) {
   higgs_runtime_free(NULL);
   return result;
 }
+
+const char* higgs_c_adapters(const char* model_dir, const char* adapter_dir) {
+  const higgs_adapter adapters[1] = {{"anna", adapter_dir}};
+  higgs_runtime_config config;
+  higgs_runtime* runtime = NULL;
+  higgs_model_info info = HIGGS_STRUCT(higgs_model_info);
+  higgs_request request;
+  higgs_segment segment;
+  higgs_stream* stream = NULL;
+  const char* name = NULL;
+  const char* result;
+  higgs_runtime_config_init(&config, sizeof config);
+  config.model_dir = model_dir;
+  config.num_threads = 2;
+  config.max_sequence = 512;
+  config.num_adapters = 1;
+  EXPECT(higgs_runtime_load(&config, &runtime) == HIGGS_INVALID_ARGUMENT);
+  EXPECT(strstr(higgs_last_error(), "[adapters] expected a pointer, got NULL") != NULL);
+  config.adapters = adapters;
+  EXPECT(higgs_runtime_load(&config, &runtime) == HIGGS_OK);
+  EXPECT(higgs_runtime_info(runtime, &info) == HIGGS_OK && info.num_adapters == 1);
+  EXPECT(higgs_runtime_adapter_name(runtime, 0, &name) == HIGGS_OK && strcmp(name, "anna") == 0);
+  EXPECT(higgs_runtime_adapter_name(runtime, 1, &name) == HIGGS_END && name == NULL);
+  fill(&request, &segment);
+  request.adapter = "bert";
+  EXPECT(higgs_submit(runtime, &request, &stream) == HIGGS_INVALID_ARGUMENT);
+  EXPECT(strstr(higgs_last_error(), "adapter: expected one of anna, got \"bert\"") != NULL);
+  request.adapter = "anna";
+  EXPECT(higgs_submit(runtime, &request, &stream) == HIGGS_OK);
+  higgs_stream_free(stream);
+  result = pull(runtime); /* without one */
+  higgs_runtime_free(runtime);
+  return result;
+}
