@@ -4,7 +4,7 @@ Every call that can wait releases the GIL. Errors of the runtime are raised as t
 `higgs_rt.errors`, chosen by the C++ error code.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Final
 
@@ -63,6 +63,7 @@ class Request:
     first_chunk_frames: int
     max_chunk_frames: int
     sampling: SamplingParams
+    adapter: str
     def __init__(
         self,
         prompt: Sequence[PromptSegment],
@@ -73,6 +74,7 @@ class Request:
         stream: bool = False,
         first_chunk_frames: int = 8,
         max_chunk_frames: int = 64,
+        adapter: str = "",
     ) -> None: ...
 
 class Chunk:
@@ -147,6 +149,7 @@ class RuntimeConfig:
     max_held_steps: int
     prefix_cache: float
     adapter_dir: str
+    adapters: dict[str, str]
     def __init__(
         self,
         model_dir: str,
@@ -167,6 +170,7 @@ class RuntimeConfig:
         max_held_steps: int = -1,
         prefix_cache: float = 0.25,
         adapter_dir: str = "",
+        adapters: Mapping[str, str] = ...,
     ) -> None: ...
 
 class ModelInfo:
@@ -198,6 +202,7 @@ class ModelInfo:
     samples_per_frame: Final[int]
     num_threads: Final[int]
     cpu_isa: Final[str]
+    adapters: Final[list[str]]
 
 class RuntimeStats:
     submitted: Final[int]
@@ -245,6 +250,7 @@ class Probe:
         prompt: Sequence[PromptSegment],
         columns: NDArray[np.int32],
         chunk_rows: int = 0,
+        adapter: str = "",
     ) -> NDArray[np.float32]:
         """Runs prompt then `columns` [n, num_codebooks] (BOS column first).
 

@@ -33,6 +33,7 @@ class SpeakOptions(TypedDict, total=False):
     max_turn_chars, context_turns, dialogue: how long texts and dialogues are cut into turns.
         max_turn_chars 0: never cut. These, temperature, top_k and top_p: None takes the model's
         own settings, see `SpeechSettings`.
+    adapter: name of one of `Runtime.load(adapters=...)`; None or "": the model without.
     guards: end a request that only makes silence or repeats itself.
     seed: None draws one; it is reported. temperature 0 is greedy; top_k 0 and top_p 1 are off.
     ras_window, ras_max_repeat: repetition-aware resampling; window 0 is off.
@@ -54,6 +55,7 @@ class SpeakOptions(TypedDict, total=False):
     max_turn_chars: int | None
     context_turns: int | None
     dialogue: Dialogue | None
+    adapter: str | None
     guards: bool
     seed: int | None
     temperature: float | None

@@ -68,6 +68,7 @@ class Job:
     max_seconds: float | None
     first_chunk_frames: int
     max_chunk_frames: int
+    adapter: str = ""
     tags: tuple[str, ...] = ()  # speakers of the whole script
 
 
@@ -122,6 +123,7 @@ class RequestBuilder:
             max_seconds=None if seconds is None else self._seconds(seconds),
             first_chunk_frames=integer("first_chunk_frames", options.get("first_chunk_frames", 8)),
             max_chunk_frames=integer("max_chunk_frames", options.get("max_chunk_frames", 64)),
+            adapter=self._adapter(options.get("adapter")),
         )
 
     def checked(self, text: str) -> str:
@@ -149,6 +151,7 @@ class RequestBuilder:
             stream=stream,
             first_chunk_frames=job.first_chunk_frames,
             max_chunk_frames=job.max_chunk_frames,
+            adapter=job.adapter,
         )
 
     def turn(
@@ -189,6 +192,7 @@ class RequestBuilder:
             stream=True,
             first_chunk_frames=chunk_frames[0],
             max_chunk_frames=chunk_frames[1],
+            adapter=job.adapter,
         )
 
     def _voice_of(self, job: Job, turn: Turn) -> Reference | Profile:
@@ -227,6 +231,15 @@ class RequestBuilder:
             history=history,
             tags=job.tags,
         )
+
+    def _adapter(self, name: str | None) -> str:
+        known = self._info.adapters
+        if not name:
+            return ""
+        if not isinstance(name, str) or name not in known:
+            names = f"one of {', '.join(known)}" if known else "none: none were loaded"
+            raise InvalidRequestError(f"[adapter] expected {names}, got {name!r}")
+        return name
 
     def _speakers(self, options: SpeakOptions) -> list[Reference | Profile]:
         voice, recording = options.get("voice"), options.get("ref_audio")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from higgs_rt import _higgs_rt as native
 from higgs_rt.checkpoint.files import ModelFiles, resolve_model
-from higgs_rt.errors import CheckpointError
+from higgs_rt.errors import CheckpointError, InvalidRequestError
 from higgs_rt.guards import Guard
 from higgs_rt.narration import LiveTurns, Narration, TextTurns, Turns
 from higgs_rt.options import SpeakOptions, integer
@@ -87,6 +87,7 @@ class Runtime:
         max_held_steps: int = -1,
         prefix_cache: float = 0.25,
         adapter: str | Path | None = None,
+        adapters: Mapping[str, str | Path] | None = None,
         max_text_chars: int = DEFAULT_MAX_LONG_CHARS,
         voices: str | Path | None = None,
         convention: Convention = "original",
@@ -102,9 +103,10 @@ class Runtime:
         -1: 0 on the CPU, 8 on a GPU. prefix_cache: share of the KV blocks, 0 to 1, that may keep
         the beginnings of prompts (a voice) for requests that begin alike; 0 is off. adapter: a
         folder with a LoRA adapter in peft's format, merged into the weights while they load (native
-        backend; docs/training.md). max_text_chars: characters of a text that is given as one
-        string. voices: the folder of stored voices. convention: prompt format, "original" or
-        "transformers".
+        backend; docs/training.md). adapters: such folders by name, kept apart from the weights, so
+        that each request can choose one (`SpeakOptions.adapter`). max_text_chars: characters of a
+        text that is given as one string. voices: the folder of stored voices. convention: prompt
+        format, "original" or "transformers".
 
         Raises CheckpointError naming the file, tensor or field at fault.
         """
@@ -129,6 +131,7 @@ class Runtime:
             max_held_steps=integer("max_held_steps", max_held_steps),
             prefix_cache=prefix_cache,
             adapter_dir="" if adapter is None else str(Path(adapter).expanduser()),
+            adapters=_folders(adapters or {}),
         )
         store = VoiceStore(voices, codec_dir=files.codec_dir)
         return cls(
@@ -249,6 +252,14 @@ class Runtime:
             self._native, self._builder, job, turns, stream=stream, guarded=job.guards
         )
         return kind(self._native, narration, self._info.sample_rate, int(job.sampling.seed))
+
+
+def _folders(adapters: Mapping[str, str | Path]) -> dict[str, str]:
+    if not isinstance(adapters, Mapping):
+        raise InvalidRequestError(
+            f"[adapters] expected folders by name, got {type(adapters).__name__}"
+        )
+    return {name: str(Path(folder).expanduser()) for name, folder in adapters.items()}
 
 
 def _prepare_codec(directory: Path) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from higgs_rt.cli import was_interrupted
-from higgs_rt.errors import HiggsError
+from higgs_rt.errors import HiggsError, InvalidRequestError
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
@@ -31,8 +31,25 @@ CodecOption = Annotated[
 AdapterOption = Annotated[
     Path | None, typer.Option("--adapter", metavar="DIR", help="LoRA adapter (docs/training.md).")
 ]
+AdaptersOption = Annotated[
+    list[str] | None,
+    typer.Option("--adapters", metavar="NAME=DIR", help="Adapter that is chosen by name; repeat."),
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda[:N].")]
 ThreadsOption = Annotated[int, typer.Option("--threads", help="Compute threads; 0: all cores.")]
+
+
+def named_adapters(given: list[str] | None) -> dict[str, Path]:
+    """The folders of `--adapters` by name."""
+    folders: dict[str, Path] = {}
+    for one in given or ():
+        name, separator, folder = one.partition("=")
+        if not (name and separator and folder):
+            raise InvalidRequestError(f"[adapters] expected NAME=DIR, got {one!r}")
+        if name in folders:
+            raise InvalidRequestError(f"[adapters] expected each name once, got {name} twice")
+        folders[name] = Path(folder)
+    return folders
 
 
 def console() -> Console:

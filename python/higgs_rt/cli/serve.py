@@ -10,11 +10,13 @@ import typer
 
 from higgs_rt.cli.console import (
     AdapterOption,
+    AdaptersOption,
     CodecOption,
     DeviceOption,
     ModelOption,
     ThreadsOption,
     console,
+    named_adapters,
     reports_errors,
     say,
 )
@@ -31,6 +33,7 @@ def serve(
     model: ModelOption = None,
     codec: CodecOption = None,
     adapter: AdapterOption = None,
+    adapters: AdaptersOption = None,
     device: DeviceOption = "cpu",
     devices: Annotated[
         str | None,
@@ -101,6 +104,7 @@ def serve(
         drain_seconds=drain_seconds,
         replica=replica,
     )
+    folders = named_adapters(adapters)
     address: dict[str, Any] = {"uds": str(uds)} if uds else {"host": host, "port": port}
     where = str(uds or f"http://{host}:{port}") + (
         "" if settings.api_keys else ", open: no API keys"
@@ -131,6 +135,8 @@ def serve(
             "--threads": threads or (os.cpu_count() or 1) // max(1, names.count("cpu")) or 1,
         }
         arguments = [str(part) for pair in options.items() if pair[1] is not None for part in pair]
+        for name, folder in folders.items():
+            arguments += ["--adapters", f"{name}={folder}"]
         arguments += ["--no-playground", *(["--fixed-voices"] if fixed_voices else [])]
         fleet = Fleet(names, arguments, places=max_batch + max_queue, max_batch=max_batch)
         config = make_config(
@@ -152,6 +158,7 @@ def serve(
             max_queue=max_queue,
             prefix_cache=prefix_cache,
             adapter=adapter,
+            adapters=folders,
         )
     with runtime:
         config = make_config(

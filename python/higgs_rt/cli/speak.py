@@ -16,11 +16,13 @@ from rich.status import Status
 from higgs_rt.cli.console import (
     INTERRUPTED,
     AdapterOption,
+    AdaptersOption,
     CodecOption,
     DeviceOption,
     ModelOption,
     ThreadsOption,
     console,
+    named_adapters,
     reports_errors,
     say,
 )
@@ -77,6 +79,10 @@ def speak(
     model: ModelOption = None,
     codec: CodecOption = None,
     adapter: AdapterOption = None,
+    adapters: AdaptersOption = None,
+    use_adapter: Annotated[
+        str | None, typer.Option("--use-adapter", metavar="NAME", help="One of --adapters.")
+    ] = None,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = 0,
     seed: SeedOption = None,
@@ -110,9 +116,11 @@ def speak(
         "normalize": normalize,
         "language": None if language == "none" else language,
         "guards": guards,
+        "adapter": use_adapter,
     }
     if voice:
         options.update({"voice": voice[0]} if len(voice) == 1 else {"speakers": voice})
+    folders = named_adapters(adapters)
     # A pipe has a listener at its other end.
     stream = stream or output == STANDARD_OUTPUT
     from higgs_rt.runtime import Runtime
@@ -120,7 +128,13 @@ def speak(
     with (
         console().status("loading") as status,
         Runtime.load(
-            model, codec, device, threads=threads, max_batch=1, adapter=adapter
+            model,
+            codec,
+            device,
+            threads=threads,
+            max_batch=1,
+            adapter=adapter,
+            adapters=folders,
         ) as runtime,
     ):
         request = runtime.submit(words, stream=stream, **options)

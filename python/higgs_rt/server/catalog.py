@@ -59,16 +59,25 @@ def catalog_router(service: Service) -> APIRouter:
 
 
 def _add_models(router: APIRouter, service: Service) -> None:
-    card = ModelCard(id=service.settings.model_name, created=service.created)
+    own = service.settings.model_name
+    card = ModelCard(id=own, created=service.created)
+    adapters = {
+        name: ModelCard(id=name, created=service.created, parent=own) for name in service.adapters
+    }
 
-    @router.get("/v1/models", responses=RESPONSES, tags=["models"], summary="The loaded model")
+    @router.get(
+        "/v1/models",
+        responses=RESPONSES,
+        tags=["models"],
+        summary="The loaded model and its adapters",
+    )
     async def list_models() -> ModelList:
-        return ModelList(data=[card])
+        return ModelList(data=[card, *adapters.values()])
 
     @router.get("/v1/models/{model}", responses=RESPONSES, tags=["models"], summary="A model")
     async def get_model(model: Name) -> ModelCard:
         service.check_model(model)
-        return card
+        return adapters.get(model, card)
 
     @router.get(
         "/v1/requests/{request_id}",

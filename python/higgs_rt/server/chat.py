@@ -61,7 +61,7 @@ def chat_router(service: Service) -> APIRouter:
             )
         talk = await _read(service, body.messages)
         service.check_input(talk.text, "messages")
-        options = await service.options(body, body.audio.voice, scene=talk.scene)
+        options = await service.options(body, body.audio.voice, model=body.model, scene=talk.scene)
         tokens = body.max_completion_tokens or body.max_tokens
         if tokens is not None and body.max_seconds is None:
             options["max_seconds"] = tokens / service.runtime.frame_rate

@@ -165,12 +165,13 @@ class ChatRequest(SamplingFields):
 
 
 class ModelCard(BaseModel):
-    """A model."""
+    """The model, or an adapter of it."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "higgs_rt"
+    parent: str | None = Field(default=None, description="Of an adapter: the model.")
 
 
 class ModelList(BaseModel):

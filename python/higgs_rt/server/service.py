@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, TypeVar, cast
 
 from higgs_rt.audio import Audio, read_audio_bytes
-from higgs_rt.errors import VoiceError
+from higgs_rt.errors import InvalidRequestError, VoiceError
 from higgs_rt.options import SpeakOptions
 from higgs_rt.prompt import Reference, check_text
 from higgs_rt.runtime import Runtime
@@ -61,6 +61,12 @@ class Service:
         self.runtime = runtime
         self.settings = settings
         self.metrics = metrics
+        self.adapters = tuple(runtime.info.adapters)
+        taken = {settings.model_name, *settings.model_aliases}.intersection(self.adapters)
+        if taken:
+            raise InvalidRequestError(
+                f"[adapters] expected other names than the model's, got {min(taken)}"
+            )
         self.created = int(time.time())
         self.reports: Kept[RequestReport] = Kept(2000)
         self.spoken: Kept[Reference] = Kept(64)  # codes of chat answers, by audio id
@@ -109,11 +115,13 @@ class Service:
         return self._failures >= _BROKEN_AFTER
 
     def check_model(self, model: str) -> None:
-        """Problem 404 for another model than the loaded one."""
-        if model not in (self.settings.model_name, *self.settings.model_aliases):
+        """Problem 404 for another model than the loaded one and its adapters."""
+        own = self.settings.model_name
+        if model not in (own, *self.settings.model_aliases, *self.adapters):
+            others = f" or one of its adapters ({', '.join(self.adapters)})"
             raise Problem(
                 404,
-                f"expected the model {self.settings.model_name}, got {model[:128]}",
+                f"expected the model {own}{others if self.adapters else ''}, got {model[:128]}",
                 "model_not_found",
                 "model",
             )
@@ -130,9 +138,14 @@ class Service:
             )
 
     async def options(
-        self, body: SamplingFields, voice: str | VoiceId | None, *, scene: str | None = None
+        self,
+        body: SamplingFields,
+        voice: str | VoiceId | None,
+        *,
+        model: str | None,
+        scene: str | None = None,
     ) -> SpeakOptions:
-        """The fields of a request as options of the runtime."""
+        """The fields of a request as options of the runtime. `model` has passed `check_model`."""
         fields = body.model_dump(
             include=set(SamplingFields.model_fields) - {"ref_audio", "ref_text", "speakers"},
             exclude_none=True,
@@ -142,6 +155,8 @@ class Service:
         options["max_chunk_frames"] = max(
             options["max_chunk_frames"], options["first_chunk_frames"]
         )
+        if model in self.adapters:
+            options["adapter"] = model
         if scene and scene.strip():
             options["scene"] = scene
         name = voice.id if isinstance(voice, VoiceId) else voice

@@ -43,7 +43,7 @@ def speech_router(service: Service) -> APIRouter:
         service.refuse_when_full()
         service.check_model(body.model)
         service.check_input(body.input)
-        options = await service.options(body, body.voice, scene=body.instructions)
+        options = await service.options(body, body.voice, model=body.model, scene=body.instructions)
 
         async def opener() -> AsyncSpeechStream:
             return await service.runtime.asubmit(body.input, stream=True, **options)
