@@ -19,17 +19,21 @@ constexpr std::int64_t kHidden = 3072, kHeads = 24, kKvHeads = 8, kDim = 128, kF
 constexpr std::int64_t kHead = 8208, kLayers = 28, kMaxRows = 256;
 constexpr std::int32_t kPositions = 256, kPosition = 228, kBlockTokens = 16, kBlocks = 16;
 constexpr int kReplays = 5;
+constexpr std::int64_t kAdapters = 4;
 
 class StepBench {
  public:
-  explicit StepBench(Device& device) : device_(device), ops_(make_cuda_ops(device)) {
+  // `rank`: of adapters for every linear weight; 0: none.
+  explicit StepBench(Device& device, std::int64_t rank = 0)
+      : device_(device), ops_(make_cuda_ops(device)) {
     ModelConfig config;
     config.hidden_size = kHidden, config.text_ffn = config.audio_ffn = kFfn;
     config.num_layers = kLayers, config.num_heads = kHeads, config.num_kv_heads = kKvHeads;
     config.head_dim = kDim, config.rms_norm_eps = 1e-5f, config.rope.theta = 500000;
     config.max_positions = kPositions, config.num_codebooks = 8, config.codebook_vocab = 1026;
-    decoder_ = std::make_unique<Decoder>(
-        config, weights(), Decoder::Limits{kMaxRows, kPositions, DType::kBF16}, *ops_);
+    decoder_ = std::make_unique<Decoder>(config, weights(),
+                                         Decoder::Limits{kMaxRows, kPositions, DType::kBF16}, *ops_,
+                                         rank == 0 ? AdapterSet{} : adapters(rank));
     cache_.layout = {kBlockTokens, kBlocks * kMaxRows};
     for (std::int64_t i = 0; i < kLayers; ++i) {
       cache_.keys.push_back(random({cache_.layout.num_slots(), kKvHeads, kDim}));
@@ -40,6 +44,14 @@ class StepBench {
     for (std::int32_t i = 0; i < kMaxRows; ++i) slot.push_back(i * kPositions + kPosition);
     count_ = integers(count), position_ = integers(position), slot_ = integers(slot);
     columns_ = integers(std::vector<std::int32_t>(kMaxRows * 8, 5));
+    set_adapters(0);
+  }
+
+  // The rows get the first `count` adapters in turn; 0: none has one.
+  void set_adapters(std::int32_t count) {
+    std::vector<std::int32_t> chosen;
+    for (std::int32_t i = 0; i < kMaxRows; ++i) chosen.push_back(count == 0 ? -1 : i % count);
+    adapter_ = integers(chosen);
   }
 
   // Median microseconds of a step of `rows` sequences at position kPosition, in stages or as one
@@ -77,6 +89,7 @@ class StepBench {
     DecoderBatch batch;
     batch.ids = batch.sequence = batch.logit_rows = first(count_);
     batch.position = first(position_), batch.slot = first(slot_);
+    batch.adapter = first(adapter_);
     batch.columns = {columns_.data, DType::kI32, {rows, 8}};
     batch.last_columns = batch.columns;
     batch.table_rows = {count_.data, DType::kF32, {0, kHidden}};
@@ -99,6 +112,26 @@ class StepBench {
                           random({kHidden, q}), path, path});
     }
     return w;
+  }
+  AdapterSet adapters(std::int64_t rank) {
+    AdapterSet set;
+    set.names.assign(kAdapters, "adapter");
+    set.rank = rank;
+    const std::vector<float> scales(kAdapters, 2.0f);
+    set.scale = Tensor(device_, DType::kF32, {kAdapters});
+    device_.copy_from_host(set.scale.view().data, scales.data(), set.scale.view().bytes());
+    const auto weight = [&](std::int64_t outputs, std::int64_t inputs) -> Ops::Lora {
+      return {random({kAdapters, rank, inputs}), random({kAdapters, outputs, rank})};
+    };
+    for (std::int64_t i = 0; i < kLayers; ++i) {
+      constexpr std::int64_t kQ = kHeads * kDim, kKv = kKvHeads * kDim;
+      const FfnAdapters ffn{{weight(kFfn, kHidden), weight(kFfn, kHidden)}, weight(kHidden, kFfn)};
+      set.layers.push_back({{weight(kQ, kHidden), weight(kKv, kHidden), weight(kKv, kHidden)},
+                            weight(kHidden, kQ),
+                            ffn,
+                            ffn});
+    }
+    return set;
   }
   // bf16, filled with one random piece again and again.
   TensorView random(Shape shape) {
@@ -129,8 +162,24 @@ class StepBench {
   std::vector<Tensor> owned_;
   std::unique_ptr<Decoder> decoder_;
   KvCache cache_;
-  TensorView count_, position_, slot_, columns_;
+  TensorView count_, position_, slot_, columns_, adapter_;
 };
+
+// Steps of a runtime with adapters, of which none, one or all are used.
+void adapter_steps(Device& device, double seconds) {
+  constexpr std::int64_t kRank = 16;
+  StepBench bench(device, kRank);
+  for (const std::int64_t rows : {1, 4, 8, 16, 32, 64, 128, 256}) {
+    std::printf("adapters of rank %lld, rows %4lld ", static_cast<long long>(kRank),
+                static_cast<long long>(rows));
+    for (const int used : {0, 1, static_cast<int>(kAdapters)}) {
+      bench.set_adapters(used);
+      std::printf("  %d used %9.2f us", used, bench.time(rows, seconds, true));
+    }
+    std::printf("\n");
+    std::fflush(stdout);
+  }
+}
 
 // How fast one streaming product is by the size of its weight.
 void long_products(Device& device, double seconds) {
@@ -179,10 +228,12 @@ void long_products(Device& device, double seconds) {
 
 void bench_cuda_step(const Report& report) {
   const bool wants_steps = report.wants("cuda decoder"), wants_long = report.wants("cuda long");
-  if (!wants_steps && !wants_long) return;
+  const bool wants_adapters = report.wants("cuda adapters");
+  if (!wants_steps && !wants_long && !wants_adapters) return;
   const std::unique_ptr<Device> device = make_device(report.options().device);
   const double seconds = report.options().seconds;
   if (wants_long) long_products(*device, seconds);
+  if (wants_adapters) adapter_steps(*device, seconds);
   if (!wants_steps) return;
   StepBench bench(*device);
   constexpr std::int64_t kMostInOneKernel = 16;
