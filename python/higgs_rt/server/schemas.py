@@ -73,7 +73,9 @@ class SpeechRequest(SamplingFields):
             ]
         },
     )
-    model: str = Field(min_length=1, max_length=128)
+    model: str = Field(
+        min_length=1, max_length=128, description="The model, or one of its adapters."
+    )
     input: str = Field(min_length=1, description="What to say.")
     voice: VoiceField = None
     response_format: Format = "mp3"
@@ -144,7 +146,9 @@ class ChatRequest(SamplingFields):
             ]
         },
     )
-    model: str = Field(min_length=1, max_length=128)
+    model: str = Field(
+        min_length=1, max_length=128, description="The model, or one of its adapters."
+    )
     messages: list[ChatMessage] = Field(min_length=1, max_length=256)
     modalities: list[Literal["text", "audio"]] = Field(["text", "audio"], max_length=4)
     audio: ChatAudio = ChatAudio()

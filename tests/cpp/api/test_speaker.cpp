@@ -92,6 +92,7 @@ TEST("what cannot be spoken is refused by name") {
   expect(refusal("Hi.", {.speakers = {{"rms", "deep"}}}), "got both");
   expect(refusal("Hi.", {.scene = "..."}), "[scene] expected at least one letter or digit");
   expect(refusal("Hi.", {.max_seconds = 1000}), "[max_seconds] expected more than 0 and at most");
+  expect(thrown([] { demo().stream("Hi.", {.adapter = "x"}); }), "[submit] adapter: expected none");
   EXPECT_EQ(refusal("It is 5.", {.spelled_out = true}), "");
   EXPECT_EQ(refusal(std::string(61, 'a'), {.max_turn_chars = 0}), "");
   expect(thrown([] { Speaker::load(small_config(endless_model())); }), "tokenizer.json");
@@ -168,6 +169,10 @@ TEST("the C API speaks the same") {
   EXPECT_EQ(higgs_speak(speaker, "It is 5.", nullptr, &stream), HIGGS_UNSUPPORTED);
   EXPECT(std::strstr(higgs_last_error(), "[text] expected numbers") != nullptr);
   EXPECT(stream == nullptr);
+  options.adapter = "x";
+  EXPECT_EQ(higgs_speak(speaker, kText, &options, &stream), HIGGS_INVALID_ARGUMENT);
+  EXPECT(std::strstr(higgs_last_error(), "[submit] adapter: expected none") != nullptr);
+  options.adapter = nullptr;
   options.voice = "eve";
   EXPECT_EQ(higgs_speak(speaker, kText, &options, &stream), HIGGS_NOT_FOUND);
   EXPECT_EQ(higgs_speak(speaker, nullptr, nullptr, &stream), HIGGS_INVALID_ARGUMENT);

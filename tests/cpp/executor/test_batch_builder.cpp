@@ -112,3 +112,21 @@ TEST("batch builder: recomputed columns come from the host, the last one include
   EXPECT(f.batch.columns == Ids({8, 8, 1, 8, 2, 3}));
   EXPECT(f.batch.sampler_rows == Ids({2}));
 }
+
+TEST("batch builder: each sequence has the index of its adapter, or -1") {
+  Fixture f;
+  Request request = text_request({5, 6}, 8);
+  const auto plain = f.make(request, 0);
+  BatchItem item{plain.get(), 2};
+  build_batch({&item, 1}, f.spec, f.batch);
+  EXPECT(f.batch.adapter.empty());  // of an engine without adapters
+  f.spec.adapters = {"anna", "bert"};
+  request.adapter = "bert";
+  const auto other = f.make(request, 1);
+  EXPECT_EQ(other->adapter(), 1);
+  const std::vector<BatchItem> items = {{plain.get(), 2}, {other.get(), 2}};
+  build_batch(items, f.spec, f.batch);
+  EXPECT(f.batch.adapter == (Ids{-1, 1}));
+  request.adapter = "carl";
+  EXPECT_THROWS(f.make(request, 2), "adapter: expected one of anna, bert, got \"carl\"");
+}
