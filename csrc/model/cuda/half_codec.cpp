@@ -52,6 +52,7 @@ class HalfCodecDecoder final : public CodecDecoder {
       : spec_(codec_spec(config)), config_(config), weights_(std::move(weights)), device_(device) {
     check_cuda(prepare_half_conv(), kWhere, "cudaFuncSetAttribute");
     check_cuda(prepare_half_unit(), kWhere, "cudaFuncSetAttribute");
+    check_cuda(prepare_half_block(), kWhere, "cudaFuncSetAttribute");
     for (const std::int32_t size : kSizes) windows_[size] = codec_window(config.ratios, size);
     allocate();
     record_graphs();
@@ -185,8 +186,8 @@ class HalfCodecDecoder final : public CodecDecoder {
       halves = std::max({halves, numbers(window.rows, weights_.first.channels),
                          numbers(window.rows, weights_.first.outputs)});
       for (std::size_t i = 0; i < window.blocks.size(); ++i) {
-        floats = std::max(floats, numbers(window.blocks[i].rows * config_.ratios[i],
-                                          weights_.blocks[i].upsample.outputs));
+        floats = std::max(
+            floats, numbers(window.blocks[i].rows * config_.ratios[i], weights_.blocks[i].outputs));
       }
       input = std::max(input, items * codes_of(window));
       samples = std::max(samples, items * samples_of(size));

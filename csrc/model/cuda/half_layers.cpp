@@ -38,7 +38,8 @@ class Layers {
     check_cuda(launch_half_tables(tables, stream_), kWhere, "half_tables");
     HalfConv first = same(weights_.first, 1, window.rows, window.begin, 1);
     run_conv(first, weights_.blocks[0].snake.view());
-    for (std::size_t i = 0; i < weights_.blocks.size(); ++i) run_block(i, window.blocks[i]);
+    for (std::size_t i = 0; i < weights_.blocks.size(); ++i) run_block(i, window, pcm);
+    if (weights_.blocks.back().joined.get() != nullptr) return;
     const CodecWindow::Block& end = window.blocks.back();
     const HalfLast last = {.x = now_,
                            .weight = weights_.last.get(),
@@ -81,8 +82,31 @@ class Layers {
     std::swap(now_, next_);
   }
 
-  void run_block(std::size_t index, const CodecWindow::Block& block) {
+  void run_joined(std::size_t index, const CodecWindow& window, float* pcm) {
     const HalfBlockWeights& weights = weights_.blocks[index];
+    const CodecWindow::Block& block = window.blocks[index];
+    const bool last = index + 1 == weights_.blocks.size();
+    const HalfBlock joined = {.x = now_,
+                              .weights = weights.joined.get(),
+                              .activated = last ? nullptr : next_,
+                              .pcm = last ? pcm : nullptr,
+                              .rows = block.rows,
+                              .in_rows = block.in_rows,
+                              .in_begin = block.in_begin,
+                              .out_begin = block.out_begin,
+                              .rate = block.rate,
+                              .last_begin = window.last_begin,
+                              .samples = window.frames * block.rate,
+                              .batch = batch_};
+    check_cuda(launch_half_block(joined, weights.channels, weights.outputs, stream_), kWhere,
+               "half_block");
+    std::swap(now_, next_);
+  }
+
+  void run_block(std::size_t index, const CodecWindow& window, float* pcm) {
+    const HalfBlockWeights& weights = weights_.blocks[index];
+    const CodecWindow::Block& block = window.blocks[index];
+    if (weights.joined.get() != nullptr) return run_joined(index, window, pcm);
     const std::int32_t ratio = config_.ratios[index];
     HalfConv up = same(weights.upsample, 1, block.rows, block.out_begin, block.rate);
     up.taps = 2;

@@ -8,6 +8,7 @@
 #include "core/cuda/cuda_device.h"
 #include "io/checkpoint.h"
 #include "model/codec_config.h"
+#include "ops/cuda/kernels/half_block.h"
 #include "ops/cuda/kernels/half_codec.h"
 
 namespace higgs_rt {
@@ -46,6 +47,8 @@ struct HalfUnitWeights {
 };
 
 struct HalfBlockWeights {
+  std::int32_t channels = 0, outputs = 0;  // padded
+  GpuArray<unsigned char> joined;          // of half_block.h where that fits, else what follows
   HalfSnakeWeights snake;
   HalfConvWeights upsample;
   std::vector<HalfUnitWeights> units;

@@ -3,19 +3,13 @@
 
 #include "ops/cuda/kernels/half_codec.h"
 #include "ops/cuda/kernels/half_group.h"
+#include "ops/cuda/kernels/half_places.h"
 
 namespace higgs_rt {
 
 namespace {
 
 std::int32_t chunk_of(std::int32_t channels) { return channels % 64 == 0 ? 64 : 32; }
-
-// Thread q of four holds columns 2q and 2q + 1 of two neighbouring products: place p of 16 holds
-// the output that makes its four consecutive.
-std::int64_t output_at(std::int64_t place) {
-  const std::int64_t p = place % 16, tile = p / 8, column = p % 8;
-  return place - p + column / 2 * 4 + tile * 2 + column % 2;
-}
 
 // Each block of kGroupOutputs places by kGroupChannels from [place][channel] to [piece of 8
 // channels] [place][channel in piece].
@@ -45,7 +39,7 @@ std::vector<__half> pack_half_conv(const float* weight, std::int64_t outputs, st
   for (std::int64_t first = 0; first < wide; first += chunk) {
     for (std::int64_t tap = 0; tap < taps; ++tap) {
       for (std::int64_t place = 0; place < high; ++place) {
-        const std::int64_t o = output_at(place);
+        const std::int64_t o = half_output_at(place);
         for (std::int64_t c = first; c < first + chunk; ++c, ++at) {
           if (o >= outputs || c >= channels) continue;
           packed[at] = __float2half(weight[(o * channels + c) * taps + tap]);

@@ -38,7 +38,7 @@ struct HalfSnake {
 };
 
 // What a convolution does with its sums: v = sum + bias (+ residual), then out = v and
-// activated = fp16(snake(v)), or fp16(v) where there is no snake.
+// activated = fp16(snake(v)).
 struct HalfConv {
   const __half* x;        // [items * in_rows, channels]
   const __half* weight;   // pack_half_conv() or pack_half_conv_transpose()
@@ -46,7 +46,7 @@ struct HalfConv {
   const float* residual;  // [items * rows * phases, outputs], or null; may be `out`
   float* out;             // the same shape, or null
   __half* activated;      // the same shape
-  HalfSnake snake;        // of `activated`; null pointers: none
+  HalfSnake snake;        // of `activated`
   std::int32_t channels;  // padded
   std::int32_t outputs;   // padded
   std::int32_t taps;      // 7 or 1, or 2 a phase of a transposed convolution

@@ -7,10 +7,9 @@
 #include "core/cuda/launch.cuh"
 #include "ops/cuda/kernels/half_codec.h"
 #include "ops/cuda/kernels/half_mma.cuh"
+#include "ops/cuda/kernels/half_wgmma.cuh"
 
 namespace higgs_rt {
-
-constexpr int kHalfThreads = 128;
 
 // Sizes of a kernel. kStages: steps whose weights are under way or in use. kBlockM times, of which
 // tiles of 16 go to each warp.
@@ -38,6 +37,8 @@ struct WarpShape : HalfSizes<kTapsOf, kChunkOf, kBlockNOf, kStagesOf> {
   static constexpr int kWarpsN = Sizes::kBlockN == 128 ? 2 : 1;
   static constexpr int kTilesM = 4, kTilesN = Sizes::kBlockN / kWarpsN / 8;
   static constexpr bool kAsync = false;  // multiply() goes on until finish()
+  static constexpr int kThreads = 128;
+  static constexpr bool kBulk = false;  // weights by the copy engine
 
   // A tile of `rows` rows and kChunk channels in shared memory: its size, and where a piece is.
   static constexpr __host__ __device__ int tile_bytes(int rows) { return rows * Tile::kRowBytes; }
@@ -53,8 +54,6 @@ struct WarpShape : HalfSizes<kTapsOf, kChunkOf, kBlockNOf, kStagesOf> {
   static __device__ int first_output() {
     return threadIdx.x / 32 % kWarpsN * (Sizes::kBlockN / kWarpsN);
   }
-  // Before the barrier behind which multiply() reads shared memory.
-  static __device__ void publish() {}
   // sum += rows `row`.. of tile x, which has `rows` of them, times the weights w.
   static __device__ void multiply(std::uint32_t x, int row, int, std::uint32_t w,
                                   float (&sum)[kTilesM][kTilesN][4]) {
@@ -67,7 +66,7 @@ template <class S>
 std::size_t half_shared_bytes(const HalfConv& conv) {
   const int tiles = S::buffers(conv.channels / S::kChunk);
   return static_cast<std::size_t>(tiles * S::tile_bytes(S::tile_rows(conv.dilation)) +
-                                  S::kStages * S::tile_bytes(S::kBlockN));
+                                  S::kStages * (S::tile_bytes(S::kBlockN) + (S::kBulk ? 8 : 0)));
 }
 
 // Where a block is, and where its tiles lie in shared memory.
@@ -85,7 +84,7 @@ __device__ void load_times(const HalfConv& conv, const HalfPlace& place, int chu
   const int rows = S::tile_rows(conv.dilation);
   const std::uint32_t buffer = place.x + chunk % S::kBuffers * S::tile_bytes(rows);
   const bool dense = conv.in_rows == conv.rows;
-  for (int i = threadIdx.x; i < rows * S::kPieces; i += kHalfThreads) {
+  for (int i = threadIdx.x; i < rows * S::kPieces; i += S::kThreads) {
     const int row = i / S::kPieces, piece = i % S::kPieces;
     const int time = place.first + place.shift + row;
     const bool exists = time >= 0 && time < place.total;
@@ -97,22 +96,52 @@ __device__ void load_times(const HalfConv& conv, const HalfPlace& place, int chu
   }
 }
 
+// Barriers of the stages, behind their weights. To be followed by __syncthreads().
+template <class S>
+__device__ std::uint32_t stage_barrier(const HalfPlace& place, int step) {
+  return place.weights + S::kStages * S::tile_bytes(S::kBlockN) + step % S::kStages * 8;
+}
+template <class S>
+__device__ void init_stages(const HalfPlace& place) {
+  if constexpr (S::kBulk) {
+    if (threadIdx.x == 0) {
+      for (int stage = 0; stage < S::kStages; ++stage) {
+        init_copy_barrier(stage_barrier<S>(place, stage));
+      }
+      publish_copy_barriers();
+    }
+  }
+}
+// Before multiply(); ordinary copies are waited for by copy_wait().
+template <class S>
+__device__ void wait_weights(const HalfPlace& place, int step) {
+  if constexpr (S::kBulk) wait_copy(stage_barrier<S>(place, step), step / S::kStages % 2);
+}
+
 // The weights of step `step`, S::kChunk channels by S::kBlockN outputs; `source` is its first
 // number.
 template <class S>
 __device__ void load_weights(const HalfPlace& place, const __half* source, int step) {
   const std::uint32_t buffer = place.weights + step % S::kStages * S::tile_bytes(S::kBlockN);
+  if constexpr (S::kBulk) {
+    constexpr int kBytes = S::tile_bytes(S::kBlockN);
+    if (threadIdx.x == 0) copy_bulk(buffer, source, kBytes, stage_barrier<S>(place, step));
+  } else {
 #pragma unroll
-  for (int i = threadIdx.x; i < S::kBlockN * S::kPieces; i += kHalfThreads) {
-    copy_async(buffer + S::weight_offset(i), source + i * 8, true);
+    for (int i = threadIdx.x; i < S::kBlockN * S::kPieces; i += S::kThreads) {
+      copy_async(buffer + S::weight_offset(i), source + i * 8, true);
+    }
   }
 }
 
 // Step: a chunk of channels and a tap. The times of a chunk come with its first tap.
 template <class S>
-__device__ void load_step(const HalfConv& conv, const HalfPlace& place, int step) {
-  const int steps = conv.channels / S::kChunk * S::kTaps;
+__device__ void load_step_times(const HalfConv& conv, const HalfPlace& place, int step) {
   if (step % S::kTaps == 0) load_times<S>(conv, place, step / S::kTaps);
+}
+template <class S>
+__device__ void load_step_weights(const HalfConv& conv, const HalfPlace& place, int step) {
+  const int steps = conv.channels / S::kChunk * S::kTaps;
   const std::size_t block = static_cast<std::size_t>(place.phase) * steps + step;
   load_weights<S>(place, conv.weight + (block * conv.outputs + place.output) * S::kChunk, step);
 }
@@ -128,50 +157,46 @@ __device__ inline float4 add4(float4 a, float4 b) {
   return {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w};
 }
 
-// fp16(snake(v)) of four channels from `channel` on; without a snake fp16(v).
-__device__ inline uint2 activate(const HalfSnake& of, int channel, float4 v) {
-  if (of.alpha != nullptr) {
-    const float4 alpha = load4(of.alpha + channel), scale = load4(of.scale + channel);
-    v = {snake(v.x, alpha.x, scale.x), snake(v.y, alpha.y, scale.y), snake(v.z, alpha.z, scale.z),
-         snake(v.w, alpha.w, scale.w)};
-  }
-  const __half2 halves[2] = {__floats2half2_rn(v.x, v.y), __floats2half2_rn(v.z, v.w)};
+// The snake of four channels.
+struct SnakeOfFour {
+  float4 alpha, scale;
+  __device__ SnakeOfFour(const HalfSnake& of, int channel)
+      : alpha(load4(of.alpha + channel)), scale(load4(of.scale + channel)) {}
+};
+
+// fp16(snake(v)) of four channels.
+__device__ inline uint2 activate(const SnakeOfFour& of, float4 v) {
+  const auto& [alpha, scale] = of;
+  const __half2 halves[2] = {
+      __floats2half2_rn(snake(v.x, alpha.x, scale.x), snake(v.y, alpha.y, scale.y)),
+      __floats2half2_rn(snake(v.z, alpha.z, scale.z), snake(v.w, alpha.w, scale.w))};
   return *reinterpret_cast<const uint2*>(halves);
 }
 
-// One row of one warp's tile: this thread's channels, four in each of kGroups groups of 16 from
-// `channel` on.
+// The residual as the first summand: its loads overlap with those of the operands.
 template <class S>
-struct OutputRow {
-  bool exists = false, valid = false;
-  std::size_t at = 0;
-  static constexpr int kGroups = S::kTilesN / 2 < 4 ? S::kTilesN / 2 : 4;
-  float4 residual[kGroups];
-
-  __device__ void load(const HalfConv& conv, const HalfPlace& place, int row, int channel) {
-    const int time = place.first + row;
-    exists = time < place.total;
-    if (!exists) return;
-    const int item = time / conv.rows;
-    const int when = conv.out_begin + (time - item * conv.rows) * conv.phases + place.phase;
-    const int2 frames = conv.batch.valid[item];
-    valid = when >= frames.x * conv.rate && when < frames.y * conv.rate;
-    at = (static_cast<std::size_t>(time) * conv.phases + place.phase) * conv.outputs + channel;
+__device__ void take_residual(const HalfConv& conv, const HalfPlace& place,
+                              float (&sum)[S::kTilesM][S::kTilesN][4]) {
+  const int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int g = 0; g < kGroups; ++g) {
-      residual[g] = conv.residual == nullptr ? float4{} : load4(conv.residual + at + g * 16);
+  for (int m = 0; m < S::kTilesM; ++m) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int time = place.first + S::first_row(m) + h * 8 + lane / 4;
+      const std::size_t at =
+          (static_cast<std::size_t>(time) * conv.phases + place.phase) * conv.outputs +
+          place.output + S::first_output() + lane % 4 * 4;
+#pragma unroll
+      for (int g = 0; g < S::kTilesN / 2; ++g) {
+        const float4 v = time < place.total ? load4(conv.residual + at + g * 16) : float4{};
+        sum[m][2 * g][2 * h] = v.x;
+        sum[m][2 * g][2 * h + 1] = v.y;
+        sum[m][2 * g + 1][2 * h] = v.z;
+        sum[m][2 * g + 1][2 * h + 1] = v.w;
+      }
     }
   }
-
-  __device__ void store(const HalfConv& conv, int channel, int g, float4 v) const {
-    if (!exists) return;
-    v = add4(add4(v, load4(conv.bias + channel + g * 16)), residual[g]);
-    if (!valid) v = float4{};
-    if (conv.out != nullptr) *reinterpret_cast<float4*>(conv.out + at + g * 16) = v;
-    *reinterpret_cast<uint2*>(conv.activated + at + g * 16) =
-        activate(conv.snake, channel + g * 16, v);
-  }
-};
+}
 
 // This thread's sums of row h (0 or 1) of two neighbouring products: four consecutive outputs.
 template <int kTilesN>
@@ -180,27 +205,43 @@ __device__ float4 four_sums(const float (&sum)[kTilesN][4], int g, int h) {
           sum[2 * g + 1][2 * h + 1]};
 }
 
+// A row that a thread writes.
+struct OutputRow {
+  bool exists = false, valid = false;
+  std::size_t at = 0;  // of the block's first output
+
+  __device__ OutputRow(const HalfConv& conv, const HalfPlace& place, int row) {
+    const int time = place.first + row;
+    exists = time < place.total;
+    if (!exists) return;
+    const int item = time / conv.rows;
+    const int when = conv.out_begin + (time - item * conv.rows) * conv.phases + place.phase;
+    const int2 frames = conv.batch.valid[item];
+    valid = when >= frames.x * conv.rate && when < frames.y * conv.rate;
+    at = (static_cast<std::size_t>(time) * conv.phases + place.phase) * conv.outputs;
+  }
+};
+
 template <class S>
 __device__ void write_tile(const HalfConv& conv, const HalfPlace& place,
                            const float (&sum)[S::kTilesM][S::kTilesN][4]) {
-  constexpr int kGroups = OutputRow<S>::kGroups;
   const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int m = 0; m < S::kTilesM; ++m) {
+    const int first = S::first_row(m) + lane / 4;
+    const OutputRow rows[2] = {{conv, place, first}, {conv, place, first + 8}};
 #pragma unroll
-    for (int first = 0; first < S::kTilesN / 2; first += kGroups) {
-      const int channel = place.output + S::first_output() + first * 16 + lane % 4 * 4;
-      OutputRow<S> rows[2];
+    for (int g = 0; g < S::kTilesN / 2; ++g) {
+      const int channel = place.output + S::first_output() + g * 16 + lane % 4 * 4;
+      const float4 bias = load4(conv.bias + channel);
+      const SnakeOfFour snake(conv.snake, channel);
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        rows[h].load(conv, place, S::first_row(m) + h * 8 + lane / 4, channel);
-      }
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-#pragma unroll
-        for (int g = 0; g < kGroups; ++g) {
-          rows[h].store(conv, channel, g, four_sums(sum[m], first + g, h));
-        }
+        if (!rows[h].exists) continue;
+        const std::size_t at = rows[h].at + channel;
+        const float4 v = rows[h].valid ? add4(four_sums(sum[m], g, h), bias) : float4{};
+        if (conv.out != nullptr) *reinterpret_cast<float4*>(conv.out + at) = v;
+        *reinterpret_cast<uint2*>(conv.activated + at) = activate(snake, v);
       }
     }
   }

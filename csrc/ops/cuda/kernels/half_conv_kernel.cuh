@@ -7,34 +7,45 @@
 namespace higgs_rt {
 
 template <class S>
-__global__ void __launch_bounds__(kHalfThreads, 2) half_conv_kernel(HalfConv conv) {
+__global__ void __launch_bounds__(S::kThreads, 2) half_conv_kernel(HalfConv conv) {
   extern __shared__ __align__(128) unsigned char shared[];
-  grid_wait();
   const int chunks = conv.channels / S::kChunk, steps = chunks * S::kTaps;
   const int tiles_n = conv.outputs / S::kBlockN;
   const int rows = S::tile_rows(conv.dilation);
   HalfPlace place;
   place.total = *conv.batch.count * conv.rows;
   place.first = blockIdx.x * S::kBlockM;
-  if (place.first >= place.total) return;
+  if (place.first >= place.total) return grid_wait();
   place.phase = blockIdx.y / tiles_n;
   place.output = blockIdx.y % tiles_n * S::kBlockN;
   place.shift = S::kTaps == 2 ? (place.phase + conv.padding) / conv.phases - 1 : -conv.padding;
   place.x = static_cast<std::uint32_t>(__cvta_generic_to_shared(shared));
   place.weights = place.x + S::buffers(chunks) * S::tile_bytes(rows);
 
+  init_stages<S>(place);
   float sum[S::kTilesM][S::kTilesN][4] = {};
 #pragma unroll
   for (int step = 0; step < S::kStages - 1; ++step) {
-    if (step < steps) load_step<S>(conv, place, step);
+    if (step < steps) load_step_weights<S>(conv, place, step);
+  }
+  grid_wait();
+  grid_launch_next();
+#pragma unroll
+  for (int step = 0; step < S::kStages - 1; ++step) {
+    if (step < steps) load_step_times<S>(conv, place, step);
     copy_commit();
   }
+  if (conv.residual != nullptr) take_residual<S>(conv, place, sum);
   for (int step = 0; step < steps; ++step) {
     copy_wait<S::kStages - 2>();
-    S::publish();
     __syncthreads();  // what step - 1 read may be overwritten now
+    wait_weights<S>(place, step);
     const auto load_next = [&] {
-      if (step + S::kStages - 1 < steps) load_step<S>(conv, place, step + S::kStages - 1);
+      const int next = step + S::kStages - 1;
+      if (next < steps) {
+        load_step_times<S>(conv, place, next);
+        load_step_weights<S>(conv, place, next);
+      }
       copy_commit();
     };
     if constexpr (!S::kAsync) load_next();
@@ -52,7 +63,7 @@ cudaError_t launch_conv_shape(const HalfConv& conv, cudaStream_t stream) {
   const std::int64_t times = static_cast<std::int64_t>(conv.batch.max_items) * conv.rows;
   const dim3 grid(static_cast<unsigned>((times + S::kBlockM - 1) / S::kBlockM),
                   static_cast<unsigned>(conv.phases * (conv.outputs / S::kBlockN)));
-  return launch(half_conv_kernel<S>, grid, kHalfThreads, half_shared_bytes<S>(conv), stream, conv);
+  return launch(half_conv_kernel<S>, grid, S::kThreads, half_shared_bytes<S>(conv), stream, conv);
 }
 
 }  // namespace higgs_rt

@@ -15,6 +15,7 @@ __device__ void store_between(const HalfUnit& unit, unsigned char* shared,
   for (int g = 0; g < S::kTilesN / 2; ++g) {
     const int channel = S::first_output() + g * 16 + lane % 4 * 4;
     const float4 bias = load4(unit.wide_bias + channel);
+    const SnakeOfFour snake(unit.between, channel);
     unsigned char* tile = shared + channel / S::kChunk * S::tile_bytes(S::kBlockM);
 #pragma unroll
     for (int m = 0; m < S::kTilesM; ++m) {
@@ -23,8 +24,7 @@ __device__ void store_between(const HalfUnit& unit, unsigned char* shared,
         const int row = S::first_row(m) + h * 8 + lane / 4;
         const std::uint32_t at =
             S::offset(row, channel % S::kChunk / 8, S::kBlockM) + channel % 8 * 2;
-        *reinterpret_cast<uint2*>(tile + at) =
-            activate(unit.between, channel, add4(four_sums(sum[m], g, h), bias));
+        *reinterpret_cast<uint2*>(tile + at) = activate(snake, add4(four_sums(sum[m], g, h), bias));
       }
     }
   }
@@ -35,7 +35,8 @@ template <class S>
 __device__ void load_unit_step(const HalfUnit& unit, const HalfPlace& place, int step) {
   const int chunks = S::kBlockN / S::kChunk, steps = chunks * S::kTaps;
   if (step < steps) {
-    load_step<S>(unit.conv, place, step);
+    load_step_times<S>(unit.conv, place, step);
+    load_step_weights<S>(unit.conv, place, step);
   } else if (step < steps + chunks) {
     load_weights<S>(place, unit.point_weight + (step - steps) * S::kBlockN * S::kChunk, step);
   }
@@ -43,35 +44,40 @@ __device__ void load_unit_step(const HalfUnit& unit, const HalfPlace& place, int
 }
 
 template <class S>
-__global__ void __launch_bounds__(kHalfThreads, S::kBlockN == 32 ? 4 : 2)
+__global__ void __launch_bounds__(S::kThreads, S::kBlockN == 32 ? 4 : 2)
     half_unit_kernel(HalfUnit unit) {
   extern __shared__ __align__(128) unsigned char shared[];
-  grid_wait();
   constexpr int kChunks = S::kBlockN / S::kChunk, kSteps = kChunks * S::kTaps;
   const HalfConv& conv = unit.conv;
   const int rows = S::tile_rows(conv.dilation);
   HalfPlace place = {};
   place.total = *conv.batch.count * conv.rows;
   place.first = blockIdx.x * S::kBlockM;
-  if (place.first >= place.total) return;
+  if (place.first >= place.total) return grid_wait();
   place.shift = -conv.padding;
   place.x = static_cast<std::uint32_t>(__cvta_generic_to_shared(shared));
   place.weights = place.x + kChunks * S::tile_bytes(rows);
 
+  init_stages<S>(place);
   float sum[S::kTilesM][S::kTilesN][4] = {};
 #pragma unroll
-  for (int step = 0; step < S::kStages - 1; ++step) load_unit_step<S>(unit, place, step);
+  for (int step = 0; step < S::kStages - 1; ++step) load_step_weights<S>(conv, place, step);
+  grid_wait();
+  grid_launch_next();
+#pragma unroll
+  for (int step = 0; step < S::kStages - 1; ++step) {
+    load_step_times<S>(conv, place, step);
+    copy_commit();
+  }
   for (int step = 0; step < kSteps + kChunks; ++step) {
     copy_wait<S::kStages - 2>();
     if (step == kSteps) {
       __syncthreads();  // all have read the times
       store_between<S>(unit, shared, sum);
-      for (auto& tiles : sum) {
-        for (auto& tile : tiles) tile[0] = tile[1] = tile[2] = tile[3] = 0.0F;
-      }
+      take_residual<S>(conv, place, sum);
     }
-    S::publish();
     __syncthreads();  // what step - 1 read may be overwritten now
+    wait_weights<S>(place, step);
     if constexpr (!S::kAsync) load_unit_step<S>(unit, place, step + S::kStages - 1);
     const bool wide = step < kSteps;
     const int tile_rows = wide ? rows : S::kBlockM;
@@ -90,7 +96,7 @@ cudaError_t launch_unit_shape(const HalfUnit& unit, cudaStream_t stream) {
   const std::int64_t times = static_cast<std::int64_t>(unit.conv.batch.max_items) * unit.conv.rows;
   const dim3 grid(static_cast<unsigned>((times + S::kBlockM - 1) / S::kBlockM));
   const std::size_t bytes = half_shared_bytes<S>(unit.conv);
-  return launch(half_unit_kernel<S>, grid, kHalfThreads, bytes, stream, unit);
+  return launch(half_unit_kernel<S>, grid, S::kThreads, bytes, stream, unit);
 }
 
 }  // namespace higgs_rt

@@ -1,0 +1,104 @@
+// Products of groups of four warps whose first factor is in registers (wgmma; sm_90a only), and
+// copies of their second factors by the copy engine.
+#pragma once
+
+#include <cstdint>
+
+namespace higgs_rt {
+
+#define HIGGS_FOUR(j) "+f"(sum[j][0]), "+f"(sum[j][1]), "+f"(sum[j][2]), "+f"(sum[j][3])
+
+// sum [64, 128] += x [64, 16] w [16, 128] of four warps; not finished when it returns, and until
+// then x must stay.
+__device__ inline void multiply_group(const std::uint32_t (&x)[4], std::uint64_t w,
+                                      float (&sum)[16][4]) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      " %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+      " %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+      "{%64, %65, %66, %67}, %68, 1, 1, 1, 0;\n"
+      : HIGGS_FOUR(0), HIGGS_FOUR(1), HIGGS_FOUR(2), HIGGS_FOUR(3), HIGGS_FOUR(4), HIGGS_FOUR(5),
+        HIGGS_FOUR(6), HIGGS_FOUR(7), HIGGS_FOUR(8), HIGGS_FOUR(9), HIGGS_FOUR(10), HIGGS_FOUR(11),
+        HIGGS_FOUR(12), HIGGS_FOUR(13), HIGGS_FOUR(14), HIGGS_FOUR(15)
+      : "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "l"(w));
+}
+
+// The same with 64 and with 32 columns.
+__device__ inline void multiply_group(const std::uint32_t (&x)[4], std::uint64_t w,
+                                      float (&sum)[8][4]) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "{%32, %33, %34, %35}, %36, 1, 1, 1, 0;\n"
+      : HIGGS_FOUR(0), HIGGS_FOUR(1), HIGGS_FOUR(2), HIGGS_FOUR(3), HIGGS_FOUR(4), HIGGS_FOUR(5),
+        HIGGS_FOUR(6), HIGGS_FOUR(7)
+      : "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "l"(w));
+}
+
+__device__ inline void multiply_group(const std::uint32_t (&x)[4], std::uint64_t w,
+                                      float (&sum)[4][4]) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32.f16.f16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
+      "{%16, %17, %18, %19}, %20, 1, 1, 1, 0;\n"
+      : HIGGS_FOUR(0), HIGGS_FOUR(1), HIGGS_FOUR(2), HIGGS_FOUR(3)
+      : "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "l"(w));
+}
+
+#undef HIGGS_FOUR
+
+// Sixteen rows of factors for `columns` outputs at `address`, without swizzling: blocks of 8
+// outputs by 16 bytes, the blocks of one piece of 8 channels one after another, then those of the
+// next.
+__device__ inline std::uint64_t group_factors(std::uint32_t address, int columns) {
+  const std::uint64_t piece = columns, block = 8;  // distances in 16 bytes
+  return (address & 0x3FFFFu) >> 4 | piece << 16 | block << 32;
+}
+
+__device__ inline void group_begin() { asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory"); }
+__device__ inline void group_commit() {
+  asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
+}
+// Until at most kPending of the products committed last are under way.
+template <int kPending>
+__device__ inline void group_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(kPending) : "memory");
+}
+
+// --- Copies, each with a barrier in shared memory that it completes once ------------------------
+
+__device__ inline void init_copy_barrier(std::uint32_t barrier) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier) : "memory");
+}
+// The copy engine sees the barriers that this thread made.
+__device__ inline void publish_copy_barriers() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+// By one thread. Addresses and `bytes` are multiples of 16.
+__device__ inline void copy_bulk(std::uint32_t to, const void* from, int bytes,
+                                 std::uint32_t barrier) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(to),
+      "l"(from), "r"(bytes), "r"(barrier)
+      : "memory");
+}
+__device__ inline void wait_copy(std::uint32_t barrier, unsigned parity = 0) {
+  unsigned done = 0;
+  while (done == 0) {
+    asm volatile(
+        "{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; "
+        "selp.u32 %0, 1, 0, p; }"
+        : "=r"(done)
+        : "r"(barrier), "r"(parity)
+        : "memory");
+  }
+}
+
+}  // namespace higgs_rt
