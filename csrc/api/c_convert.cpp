@@ -197,7 +197,8 @@ higgs_stats to_c(const RuntimeStats& stats) {
           .prefix_positions = stats.prefix_positions,
           .prefix_hits = stats.prefix_hits,
           .prefix_evictions = stats.prefix_evictions,
-          .cached_blocks = stats.cached_blocks};
+          .cached_blocks = stats.cached_blocks,
+          .graph_rows = stats.graph_rows};
 }
 
 higgs_timing to_c(const RequestTiming& timing) {

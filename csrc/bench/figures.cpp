@@ -7,7 +7,8 @@
 namespace higgs_rt::bench {
 
 double host_share(const Measured& m) {
-  return m.device_seconds > 0 ? 1 - m.device_seconds / m.wall_seconds : -1;
+  // The device's time is an estimate, which may come out longer than the run.
+  return m.device_seconds > 0 ? std::max(0.0, 1 - m.device_seconds / m.wall_seconds) : -1;
 }
 
 std::string steady(const Measured& m) {
@@ -40,6 +41,7 @@ std::string to_json(const Measured& m) {
       << ", \"later_first_audio_p95\": " << quantile(later(m), 0.95)
       << ", \"underruns\": " << m.underruns << ", \"mean_step\": " << m.step_seconds
       << ", \"steps\": " << m.steps << ", \"graph_steps\": " << m.graph_steps
+      << ", \"graph_rows\": " << m.graph_rows
       << ", \"device_seconds\": " << m.device_seconds << ", \"graph_seconds\": " << m.graph_seconds
       << ", \"host_share\": " << host_share(m) << "}";
   return out.str();

@@ -8,7 +8,7 @@
 
 namespace higgs_rt::bench {
 
-// Share of the time in which the device had nothing to do; negative: not measured.
+// Share of the time in which the device had nothing to do, in [0, 1]; negative: not measured.
 double host_share(const Measured& measured);
 
 // The steady rate, "-" when there is none.

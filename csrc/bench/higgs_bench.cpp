@@ -138,8 +138,9 @@ void print(const Result& result, bool codec, double step_bytes, double bandwidth
   for (const Measured* m : {&lm, &result.speech}) {
     if (m->graph_steps == 0) continue;
     const std::int64_t others = m->steps - m->graph_steps;
-    std::printf("%15s | %lld graphs of %s, %lld other steps of %s\n", m == &lm ? "" : "with codec",
-                static_cast<long long>(m->graph_steps),
+    std::printf("%15s | %lld graphs of %.1f rows, %s, %lld other steps of %s\n",
+                m == &lm ? "" : "with codec", static_cast<long long>(m->graph_steps),
+                static_cast<double>(m->graph_rows) / static_cast<double>(m->graph_steps),
                 milliseconds(m->graph_seconds / static_cast<double>(m->graph_steps)).c_str(),
                 static_cast<long long>(others),
                 milliseconds((m->device_seconds - m->graph_seconds) /

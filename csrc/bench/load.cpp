@@ -180,6 +180,7 @@ Measured run_load(Runtime& runtime, const Load& load) {
       (after.step_seconds - before.step_seconds) / static_cast<double>(measured.steps);
   measured.device_seconds = after.device_seconds - before.device_seconds;
   measured.graph_steps = after.graph_steps - before.graph_steps;
+  measured.graph_rows = after.graph_rows - before.graph_rows;
   measured.graph_seconds = after.graph_seconds - before.graph_seconds;
   for (const Stream& stream : streams) measured.first_audio.push_back(stream.timing().first_chunk);
   return measured;

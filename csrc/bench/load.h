@@ -40,6 +40,7 @@ struct Measured {
   double step_seconds = 0;  // mean of the executor's steps
   std::int64_t steps = 0;
   std::int64_t graph_steps = 0;  // of them, launched as one graph
+  std::int64_t graph_rows = 0;   // columns that those computed
   double device_seconds = 0;     // the device's work on steps; 0 where it is not measured
   double graph_seconds = 0;      // of it, on those launched as one graph
 };

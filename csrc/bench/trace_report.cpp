@@ -129,6 +129,7 @@ void find_busy(const TraceWindow& window, TraceSummary& found) {
     found.longest_idle = std::max(found.longest_idle, kMicro * idle);
   }
   found.busy = 1e-9 * total / window.seconds();
+  found.timed_busy = std::min(1.0, window.device_seconds / window.seconds());
 }
 
 void find_waits(const TraceWindow& window, const std::vector<Launch>& graphs, TraceSummary& found) {
@@ -213,7 +214,7 @@ void print_trace(const TraceWindow& window) {
   std::printf(
       "  GPU busy %.2f %% of the window, longest idle %.1f us; by the runtime's timing events "
       "%.2f %%\n",
-      100 * found.busy, found.longest_idle, 100 * window.device_seconds / window.seconds());
+      100 * found.busy, found.longest_idle, 100 * found.timed_busy);
   std::printf(
       "  %.2f graph launches a step; from one's end to the next one's begin p50 %.1f us, "
       "p99 %.1f us\n",

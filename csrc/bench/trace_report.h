@@ -14,7 +14,7 @@ struct TraceWindow {
   std::uint64_t begin = 0, end = 0;  // of gpu_trace_now()
   std::int64_t steps = 0;            // by the runtime's counters, in the window
   std::int64_t graph_steps = 0;
-  double device_seconds = 0;  // likewise: a pair of timing events around every step
+  double device_seconds = 0;  // likewise: estimated from timing events around some of the steps
   // In order of their begin; those of some milliseconds around the window too, so that a graph's
   // launch and work are both there. What is counted begins in the window.
   std::vector<TraceRecord> records;
@@ -26,6 +26,7 @@ struct TraceWindow {
 struct TraceSummary {
   std::uint32_t step_thread = 0;  // the thread that launched the most graphs
   double busy = 0;                // share of the window in which the GPU worked on anything
+  double timed_busy = 0;          // the like by the window's device_seconds
   double longest_idle = 0;        // microseconds, between two pieces of work in the window
   double launches = 0;            // of graphs by the step thread, a step
   std::vector<double> gaps;  // microseconds from the end of a step's graph to the next one's begin

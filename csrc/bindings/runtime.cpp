@@ -106,7 +106,8 @@ void bind_stats(py::module_& module) {
                           HIGGS_FIELD(device_seconds) HIGGS_FIELD(graph_seconds)
                               HIGGS_FIELD(graph_steps) HIGGS_FIELD(step_seconds)
                                   HIGGS_FIELD(prefix_positions) HIGGS_FIELD(prefix_hits)
-                                      HIGGS_FIELD(prefix_evictions) HIGGS_FIELD(cached_blocks);
+                                      HIGGS_FIELD(prefix_evictions) HIGGS_FIELD(cached_blocks)
+                                          HIGGS_FIELD(graph_rows);
 #undef HIGGS_FIELD
 }
 

@@ -132,6 +132,7 @@ void Mailbox::count_step(const StepCounts& counts) {
   stats_.preemptions += counts.preemptions;
   stats_.steps += counts.steps;
   stats_.graph_steps += counts.graph_steps;
+  stats_.graph_rows += counts.graph_rows;
   stats_.columns += counts.columns;
   stats_.prompt_rows += counts.prompt_rows;
   stats_.prefix_positions += counts.prefix_positions;

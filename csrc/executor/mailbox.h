@@ -53,6 +53,7 @@ class Mailbox {
     std::int64_t preemptions = 0;
     std::int64_t steps = 0;
     std::int64_t graph_steps = 0;
+    std::int64_t graph_rows = 0;
     std::int64_t columns = 0;
     std::int64_t prompt_rows = 0;
     std::int64_t prefix_positions = 0;

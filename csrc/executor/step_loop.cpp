@@ -126,7 +126,10 @@ void StepLoop::forward(std::span<const BatchItem> items) {
   engine_.forward(batch_, output_);
   counts_.forward_seconds += seconds_since(start);
   ++counts_.steps;
-  counts_.graph_steps += output_.one_launch ? 1 : 0;
+  if (output_.one_launch) {
+    ++counts_.graph_steps;
+    counts_.graph_rows += batch_.num_rows();
+  }
   counts_.prompt_rows += batch_.num_rows() - static_cast<std::int32_t>(batch_.logit_rows.size());
 }
 

@@ -224,6 +224,7 @@ class RuntimeStats:
     device_seconds: Final[float]
     graph_seconds: Final[float]
     graph_steps: Final[int]
+    graph_rows: Final[int]
     prefix_positions: Final[int]
     prefix_hits: Final[int]
     prefix_evictions: Final[int]

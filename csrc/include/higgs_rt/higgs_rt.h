@@ -130,6 +130,7 @@ typedef struct higgs_stats {
   int64_t prefix_hits;      /* of them: found in the prefix cache */
   int64_t prefix_evictions; /* cached blocks given up for others */
   int32_t cached_blocks;    /* some of them in use; the others count as free */
+  int64_t graph_rows;       /* columns computed by graph_steps */
 } higgs_stats;
 
 void higgs_runtime_config_init(higgs_runtime_config* config, size_t struct_size);

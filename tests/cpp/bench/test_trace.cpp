@@ -56,6 +56,7 @@ TEST("a trace: busy share, gaps, launches a step") {
   const TraceSummary found = summarise(steps_of(true));
   EXPECT_EQ(found.step_thread, kStepThread);
   EXPECT(found.busy > 0.9499 && found.busy < 0.9501);
+  EXPECT_EQ(found.timed_busy, 0.0);
   EXPECT(found.longest_idle > 9.99 && found.longest_idle < 10.01);
   EXPECT_EQ(found.launches, 1.0);
   EXPECT(!found.gaps.empty());
