@@ -1,5 +1,7 @@
-// A whole decode step of the 3B model's shape, without the sampler, as one graph.
+// Whole steps of the 3B model's shape, without the sampler: of decode rows as one graph, of
+// prompts.
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <numeric>
 #include <random>
@@ -18,6 +20,8 @@ namespace {
 constexpr std::int64_t kHidden = 3072, kHeads = 24, kKvHeads = 8, kDim = 128, kFfn = 8192;
 constexpr std::int64_t kHead = 8208, kLayers = 28, kMaxRows = 256;
 constexpr std::int32_t kPositions = 256, kPosition = 228, kBlockTokens = 16, kBlocks = 16;
+constexpr std::int32_t kPrompt = 131, kMaxPrompts = 32, kWords = 1000;  // rows of a prompt
+constexpr std::int64_t kMostRows = std::int64_t{kPrompt} * kMaxPrompts;
 constexpr int kReplays = 5;
 constexpr std::int64_t kAdapters = 4;
 
@@ -32,8 +36,8 @@ class StepBench {
     config.head_dim = kDim, config.rms_norm_eps = 1e-5f, config.rope.theta = 500000;
     config.max_positions = kPositions, config.num_codebooks = 8, config.codebook_vocab = 1026;
     decoder_ = std::make_unique<Decoder>(config, weights(),
-                                         Decoder::Limits{kMaxRows, kPositions, DType::kBF16}, *ops_,
-                                         rank == 0 ? AdapterSet{} : adapters(rank));
+                                         Decoder::Limits{kMostRows, kPositions, DType::kBF16},
+                                         *ops_, rank == 0 ? AdapterSet{} : adapters(rank));
     cache_.layout = {kBlockTokens, kBlocks * kMaxRows};
     for (std::int64_t i = 0; i < kLayers; ++i) {
       cache_.keys.push_back(random({cache_.layout.num_slots(), kKvHeads, kDim}));
@@ -44,14 +48,51 @@ class StepBench {
     for (std::int32_t i = 0; i < kMaxRows; ++i) slot.push_back(i * kPositions + kPosition);
     count_ = integers(count), position_ = integers(position), slot_ = integers(slot);
     columns_ = integers(std::vector<std::int32_t>(kMaxRows * 8, 5));
+    make_prompts();
     set_adapters(0);
   }
 
   // The rows get the first `count` adapters in turn; 0: none has one.
   void set_adapters(std::int32_t count) {
     std::vector<std::int32_t> chosen;
-    for (std::int32_t i = 0; i < kMaxRows; ++i) chosen.push_back(count == 0 ? -1 : i % count);
+    for (std::int32_t i = 0; i < kMostRows; ++i) chosen.push_back(count == 0 ? -1 : i % count);
     adapter_ = integers(chosen);
+  }
+
+  struct PromptTime {
+    double eager, host, graph;  // microseconds: of the GPU, of enqueueing, of the GPU in a graph
+  };
+  // Of a step of `prompts` whole prompts without logits.
+  PromptTime time_prompts(std::int64_t prompts, double seconds) {
+    const DecoderBatch batch = prompts_of(prompts);
+    const auto step = [&] { decoder_->forward(batch, cache_); };
+    step();
+    device_.synchronize();
+    const std::unique_ptr<DeviceGraph> graph = device_.capture(step);
+    PromptTime time{0, 1e30, 0};
+    time.eager = measure(seconds,
+                         [&] {
+                           for (int i = 0; i < kReplays; ++i) step();
+                           device_.synchronize();
+                         })
+                     .median /
+                 kReplays;
+    for (int i = 0; i < kReplays; ++i) {
+      const auto begin = std::chrono::steady_clock::now();
+      step();
+      const std::chrono::duration<double, std::micro> host =
+          std::chrono::steady_clock::now() - begin;
+      time.host = std::min(time.host, host.count());
+      device_.synchronize();
+    }
+    time.graph = measure(seconds,
+                         [&] {
+                           for (int i = 0; i < kReplays; ++i) graph->launch();
+                           device_.synchronize();
+                         })
+                     .median /
+                 kReplays;
+    return time;
   }
 
   // Median microseconds of a step of `rows` sequences at position kPosition, in stages or as one
@@ -97,8 +138,30 @@ class StepBench {
     batch.kind = RowKind::kDecode, batch.one_kernel = one_kernel;
     return batch;
   }
+  void make_prompts() {
+    std::vector<std::int32_t> id, sequence, position, slot;
+    for (std::int32_t s = 0; s < kMaxPrompts; ++s) {
+      for (std::int32_t p = 0; p < kPrompt; ++p) {
+        id.push_back((s * kPrompt + p) % kWords), sequence.push_back(s);
+        position.push_back(p), slot.push_back(s * kPositions + p);
+      }
+    }
+    prompt_id_ = integers(id), prompt_sequence_ = integers(sequence);
+    prompt_position_ = integers(position), prompt_slot_ = integers(slot);
+  }
+  DecoderBatch prompts_of(std::int64_t prompts) const {
+    const auto first = [&](const TensorView& view) { return view.first(prompts * kPrompt); };
+    DecoderBatch batch = batch_of(prompts, false);
+    batch.num_text_rows = prompts * kPrompt, batch.kind = RowKind::kPrompt;
+    batch.ids = first(prompt_id_), batch.sequence = first(prompt_sequence_);
+    batch.position = first(prompt_position_), batch.slot = first(prompt_slot_);
+    batch.adapter = first(adapter_);
+    batch.logit_rows = count_.first(0);
+    return batch;
+  }
   ModelWeights weights() {
     ModelWeights w;
+    w.embed_tokens = random({kWords, kHidden});
     w.embed_columns = random({8 * 1026, kHidden});
     w.norm = random({kHidden});
     w.audio_head = random({kHead, kHidden});
@@ -163,6 +226,7 @@ class StepBench {
   std::unique_ptr<Decoder> decoder_;
   KvCache cache_;
   TensorView count_, position_, slot_, columns_, adapter_;
+  TensorView prompt_id_, prompt_sequence_, prompt_position_, prompt_slot_;
 };
 
 // Steps of a runtime with adapters, of which none, one or all are used.
@@ -229,13 +293,23 @@ void long_products(Device& device, double seconds) {
 void bench_cuda_step(const Report& report) {
   const bool wants_steps = report.wants("cuda decoder"), wants_long = report.wants("cuda long");
   const bool wants_adapters = report.wants("cuda adapters");
-  if (!wants_steps && !wants_long && !wants_adapters) return;
+  const bool wants_prompts = report.wants("cuda prompts");
+  if (!wants_steps && !wants_long && !wants_adapters && !wants_prompts) return;
   const std::unique_ptr<Device> device = make_device(report.options().device);
   const double seconds = report.options().seconds;
   if (wants_long) long_products(*device, seconds);
   if (wants_adapters) adapter_steps(*device, seconds);
-  if (!wants_steps) return;
+  if (!wants_steps && !wants_prompts) return;
   StepBench bench(*device);
+  if (wants_prompts) {
+    for (const std::int64_t prompts : {1, 2, 4, 5, 8, 16, 32}) {
+      const StepBench::PromptTime time = bench.time_prompts(prompts, seconds);
+      std::printf("prompt step, rows %4lld  %9.2f us, as a graph %9.2f us, enqueued in %7.2f us\n",
+                  static_cast<long long>(prompts * kPrompt), time.eager, time.graph, time.host);
+      std::fflush(stdout);
+    }
+  }
+  if (!wants_steps) return;
   constexpr std::int64_t kMostInOneKernel = 16;
   for (const std::int64_t rows : {1, 4, 8, 16, 24, 32, 48, 64, 96, 128, 256}) {
     std::printf("decoder step, rows %4lld  stages %9.2f us", static_cast<long long>(rows),

@@ -128,7 +128,7 @@ void NativeEngine::attach(StepTail tail) {
 // algorithms before a request needs them; the largest first, so that working memory grows once.
 void NativeEngine::warm_prompts() {
   StepOutput output{.last_columns = tail_.last_columns};
-  for (std::int32_t rows = spec_.max_rows; rows >= 1; rows -= std::max(1, rows / 4)) {
+  for (std::int32_t rows = spec_.max_rows; rows >= 1; rows -= std::max(1, rows / 16)) {
     const auto count = static_cast<std::size_t>(rows);
     const std::int32_t scratch = spec_.kv.num_blocks;
     StepBatch batch;

@@ -16,17 +16,18 @@ constexpr int kMostRanks = 16;
 // For products of up to `rows` rows.
 struct CublasRank {
   std::int64_t outputs, inputs, rows;
-  int rank;
+  CublasLt::Proposal fastest;
 };
 
 #include "ops/cuda/cublas_ranks.inc"
 
-// The sizes of decode graphs from 40 to 256, then steps of an eighth to a half. Fewer rows take the
-// algorithm for 40: it reads the weights as fast, and for `down` (8,192 inputs) more than twice as
-// fast as those proposed for 8 to 32 rows.
-constexpr std::int64_t kBounds[] = {40,  48,   56,   64,   80,   96,   112, 128, 160,
-                                    192, 224,  256,  320,  384,  448,  512, 640, 768,
-                                    896, 1024, 1280, 1536, 2112, 3072, 4224};
+// Steps of a sixteenth to an eighth; all sizes of decode graphs from 160 rows on are among them.
+// Fewer rows take the algorithm for 40: it reads the weights as fast, and for `down` (8,192 inputs)
+// more than twice as fast as those proposed for 8 to 32 rows.
+constexpr std::int64_t kBounds[] = {
+    40,   48,   64,   80,   96,   112,  128,  144,  160,  176,  192,  208,  224,  240,  256,  288,
+    320,  352,  384,  416,  448,  480,  512,  576,  640,  704,  768,  832,  896,  960,  1056, 1188,
+    1320, 1452, 1584, 1716, 1848, 1980, 2112, 2376, 2640, 2904, 3168, 3432, 3696, 3960, 4224};
 
 std::int64_t bound_of(std::int64_t rows) {
   const auto found = std::ranges::lower_bound(kBounds, rows);
@@ -34,13 +35,15 @@ std::int64_t bound_of(std::int64_t rows) {
 }
 
 // Proposals are in another order in another version.
-int measured_rank(const CublasLt::Key& key) {
-  if (kRanksVersion != cublasLtGetVersion()) return 0;
+CublasLt::Proposal measured(const CublasLt::Key& key) {
   const auto [rows, outputs, inputs, dtype, adds] = key;
+  if (kRanksVersion != cublasLtGetVersion()) return {rows, 0};
   for (const CublasRank& entry : kRanks) {
-    if (entry.outputs == outputs && entry.inputs == inputs && rows == entry.rows) return entry.rank;
+    if (entry.outputs == outputs && entry.inputs == inputs && rows == entry.rows) {
+      return entry.fastest;
+    }
   }
-  return 0;
+  return {rows, 0};
 }
 
 void check_cublas(cublasStatus_t status, const char* call) {
@@ -65,32 +68,41 @@ struct CublasLt::Plan {
   cublasLtMatmulDescOpaque_t operation{};
   cublasLtMatrixLayoutOpaque_t weight{}, x{}, out{};
   cublasLtMatmulAlgo_t algorithm{};
+  Key key;
 
-  explicit Plan(const Key& key) {
-    const auto [rows, outputs, inputs, dtype, adds] = key;
+  explicit Plan(const Key& for_key) : key(for_key) {
     check_cublas(cublasLtMatmulDescInit(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F),
                  "cublasLtMatmulDescInit");
     const cublasOperation_t transposed = CUBLAS_OP_T;
     check_cublas(cublasLtMatmulDescSetAttribute(&operation, CUBLASLT_MATMUL_DESC_TRANSA,
                                                 &transposed, sizeof(transposed)),
                  "cublasLtMatmulDescSetAttribute");
+    lay_out(std::get<0>(key));
+  }
+
+  // This proposal, or with `or_later` the first one from there on, if it is in one pass and can do
+  // the key's rows; false: there is none.
+  bool choose(cublasLtHandle_t handle, Proposal proposal, bool or_later) {
+    cublasLtMatmulHeuristicResult_t found[kMostRanks] = {}, checked{};
+    lay_out(proposal.rows);
+    const int count = propose(handle, found);
+    lay_out(std::get<0>(key));
+    int rank = proposal.rank;
+    while (or_later && rank < count && !is_one_pass(found[rank].algo)) ++rank;
+    if (rank >= count || !is_one_pass(found[rank].algo)) return false;
+    algorithm = found[rank].algo;
+    return proposal.rows == std::get<0>(key) ||
+           cublasLtMatmulAlgoCheck(handle, &operation, &weight, &x, &out, &out, &algorithm,
+                                   &checked) == CUBLAS_STATUS_SUCCESS;
+  }
+
+ private:
+  void lay_out(std::int64_t rows) {
+    const auto [bound, outputs, inputs, dtype, adds] = key;
     weight = layout_of(DType::kBF16, inputs, outputs);
     x = layout_of(DType::kBF16, inputs, rows);
     out = layout_of(dtype, outputs, rows);
   }
-
-  // The proposal of this rank, or with `or_later` the first one from there on, if it is in one
-  // pass; false: there is none.
-  bool choose(cublasLtHandle_t handle, int rank, bool or_later) {
-    cublasLtMatmulHeuristicResult_t found[kMostRanks] = {};
-    const int count = propose(handle, found);
-    while (or_later && rank < count && !is_one_pass(found[rank].algo)) ++rank;
-    if (rank >= count || !is_one_pass(found[rank].algo)) return false;
-    algorithm = found[rank].algo;
-    return true;
-  }
-
- private:
   // Whether one block goes through all inputs of an output.
   static bool is_one_pass(const cublasLtMatmulAlgo_t& algorithm) {
     std::int32_t splits = 0;
@@ -143,17 +155,18 @@ CublasLt::Plan& CublasLt::plan_for(const Key& key) {
   std::unique_ptr<Plan>& plan = plans_[key];
   if (plan != nullptr) return *plan;
   auto chosen = std::make_unique<Plan>(key);
-  check_internal(
-      chosen->choose(handle_, measured_rank(key), false) || chosen->choose(handle_, 0, true),
-      "linear", "cublasLt: expected an algorithm in one pass over the inputs, got none");
+  check_internal(chosen->choose(handle_, measured(key), false) ||
+                     chosen->choose(handle_, {std::get<0>(key), 0}, true),
+                 "linear", "cublasLt: expected an algorithm in one pass over the inputs, got none");
   plan = std::move(chosen);
   return *plan;
 }
 
-bool CublasLt::force_rank(int rank, const Key& key) {
-  check_internal(rank >= 0, "linear", "cublasLt: expected a rank from 0, got ", rank);
+bool CublasLt::force(const Proposal& proposal, const Key& key) {
+  check_internal(proposal.rank >= 0, "linear", "cublasLt: expected a rank from 0, got ",
+                 proposal.rank);
   auto plan = std::make_unique<Plan>(key);
-  if (!plan->choose(handle_, rank, false)) return false;
+  if (!plan->choose(handle_, proposal, false)) return false;
   plans_[key] = std::move(plan);
   return true;
 }

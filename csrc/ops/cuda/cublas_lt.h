@@ -2,10 +2,11 @@
 // rows: only algorithms are taken whose blocks walk over all inputs in one order, and those give
 // the same bits whatever their tiles (measured: docs/performance.md; tests/cpp/ops has the test).
 //
-// The number of rows is rounded up to one of few bounds, and the algorithm is chosen once for each:
-// of those that cuBLASLt proposes, the one that cublas_ranks.inc says was fastest, or else the
-// first. The workspace is allocated once, so calls may be captured in a CUDA graph (after one call
-// of the same shape outside of it, which loads the kernel).
+// The number of rows is rounded up to one of some bounds, and the algorithm is chosen once for
+// each: the one that cublas_ranks.inc says was fastest, which may be one that cuBLASLt proposes for
+// another number of rows, or else the first that it proposes. The workspace is allocated once, so
+// calls may be captured in a CUDA graph (after one call of the same shape outside of it, which
+// loads the kernel).
 #pragma once
 
 #include <cublasLt.h>
@@ -37,10 +38,15 @@ class CublasLt {
   static std::span<const std::int64_t> bounds();
   // Bound of the rows, outputs, inputs, type of the output, whether the product is added to it.
   using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, DType, bool>;
-  // From now on such a product takes the proposed algorithm of this rank, from 0. False: there is
-  // none, or it has other bits, and nothing changes. Not for a product that a graph in use was
+  // What cuBLASLt proposes for a number of rows, best first.
+  struct Proposal {
+    std::int64_t rows;
+    int rank;  // from 0
+  };
+  // From now on such a product takes this algorithm. False: there is none, it has other bits, or it
+  // cannot do the key's rows, and nothing changes. Not for a product that a graph in use was
   // recorded with.
-  bool force_rank(int rank, const Key& key);
+  bool force(const Proposal& proposal, const Key& key);
 
  private:
   struct Plan;

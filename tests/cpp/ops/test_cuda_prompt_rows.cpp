@@ -45,3 +45,109 @@ TEST("cuda linear gives a prompt row the same bits for every number of rows") {
   compare_prompt_rows(gpu, {3072, 8192}, DType::kF32, true);
   compare_prompt_rows(gpu, {8208, 3072}, DType::kF32, false);
 }
+
+namespace {
+
+// The FFN's first half of `count` rows of x from `begin` on.
+Tensor activated(CudaBackend& gpu, const TensorView& x, const TensorView& norm,
+                 const TensorView& weight, std::int64_t begin, std::int64_t count) {
+  const std::int64_t width = weight.dim(0) / 2, size = weight.dim(1);
+  const Tensor normed = gpu.poisoned({count, size}, DType::kBF16);
+  const Tensor up = gpu.poisoned({count, width}, DType::kBF16);
+  const Tensor out = gpu.poisoned({count, width}, DType::kBF16);
+  gpu->ffn_input(
+      x.slice(begin, count),
+      {norm, 1e-5f, weight.first(width), weight.slice(width, width), normed, up, RowKind::kPrompt},
+      out);
+  return gpu.get(out);
+}
+
+struct Heads {
+  std::int64_t query, kv, size;
+};
+constexpr std::int64_t kDim = 128, kPositions = 50;
+
+struct Projected {
+  Tensor q, keys, values;  // rows in order: their slots are their numbers
+};
+
+// Queries, keys and values of `count` rows of x from `begin` on.
+Projected projected(CudaBackend& gpu, const Heads& heads, const TensorView& x,
+                    const TensorView& norm, const TensorView& weight, const TensorView& rope,
+                    std::int64_t begin, std::int64_t count) {
+  std::vector<std::int32_t> position, slot;
+  for (std::int64_t r = begin; r < begin + count; ++r) {
+    position.push_back(static_cast<std::int32_t>(r % kPositions));
+    slot.push_back(static_cast<std::int32_t>(r - begin));
+  }
+  const Tensor positions = gpu.put(integers(position, {count}));
+  const Tensor slots = gpu.put(integers(slot, {count}));
+  const Shape kv = {count, heads.kv, kDim};
+  const Tensor normed = gpu.poisoned({count, heads.size}, DType::kBF16);
+  const Tensor k = gpu.poisoned(kv, DType::kBF16), v = gpu.poisoned(kv, DType::kBF16);
+  const Tensor q = gpu.poisoned({count, heads.query, kDim}, DType::kBF16);
+  const Tensor keys = gpu.poisoned(kv, DType::kBF16), values = gpu.poisoned(kv, DType::kBF16);
+  const std::int64_t q_dim = heads.query * kDim, kv_dim = heads.kv * kDim;
+  gpu->attention_input(x.slice(begin, count),
+                       {.num_text_rows = count,
+                        .text_norm = norm,
+                        .audio_norm = norm,
+                        .eps = 1e-5f,
+                        .q_weight = weight.first(q_dim),
+                        .k_weight = weight.slice(q_dim, kv_dim),
+                        .v_weight = weight.slice(q_dim + kv_dim, kv_dim),
+                        .position = positions,
+                        .slot = slots,
+                        .rope = rope,
+                        .normed = normed,
+                        .k = k,
+                        .v = v,
+                        .kind = RowKind::kPrompt},
+                       q, keys, values);
+  return {gpu.get(q), gpu.get(keys), gpu.get(values)};
+}
+
+std::vector<std::int64_t> some_row_counts() {
+  return all_or_few<std::int64_t>({1, 5, 33, 131, 200, 262, 393, 600}, {33});
+}
+
+}  // namespace
+
+TEST("cuda ffn_input gives a prompt row the same bits for every number of rows") {
+  CudaBackend gpu;
+  const std::int64_t most = few_only() ? 70 : 800;
+  for (const Shape& shape :
+       all_or_few<Shape>({{2 * 72, 264}, {2 * 1000, 512}, {2 * 8192, 3072}}, {{2 * 72, 264}})) {
+    const Tensor x = gpu.put(random_tensor({most, shape[1]}, DType::kF32, 3.0f));
+    const Tensor norm = gpu.put(random_tensor({shape[1]}, DType::kBF16));
+    const Tensor weight = gpu.put(random_tensor(shape, DType::kBF16));
+    const Tensor all = activated(gpu, x, norm, weight, 0, most);
+    for (const std::int64_t rows : some_row_counts()) {
+      const Tensor some = activated(gpu, x, norm, weight, most - rows, rows);
+      const bool same = same_bits(some, all.view().slice(most - rows, rows));
+      if (!same) std::cerr << "rows " << rows << " weight " << to_string(shape) << '\n';
+      EXPECT(same);
+    }
+  }
+}
+
+TEST("cuda attention_input gives a prompt row the same bits for every number of rows") {
+  CudaBackend gpu;
+  const std::int64_t most = few_only() ? 70 : 800;
+  for (const Heads& heads : all_or_few<Heads>({{3, 1, 264}, {24, 8, 3072}}, {{3, 1, 264}})) {
+    const std::int64_t outputs = (heads.query + 2 * heads.kv) * kDim;
+    const Tensor x = gpu.put(random_tensor({most, heads.size}, DType::kF32, 3.0f));
+    const Tensor norm = gpu.put(random_tensor({heads.size}, DType::kBF16));
+    const Tensor weight = gpu.put(random_tensor({outputs, heads.size}, DType::kBF16));
+    const Tensor rope = gpu.put(random_tensor({kPositions, kDim / 2, 2}));
+    const Projected all = projected(gpu, heads, x, norm, weight, rope, 0, most);
+    for (const std::int64_t rows : some_row_counts()) {
+      const Projected some = projected(gpu, heads, x, norm, weight, rope, most - rows, rows);
+      const bool same = same_bits(some.q, all.q.view().slice(most - rows, rows)) &&
+                        same_bits(some.keys, all.keys.view().slice(most - rows, rows)) &&
+                        same_bits(some.values, all.values.view().slice(most - rows, rows));
+      if (!same) std::cerr << "rows " << rows << " inputs " << heads.size << '\n';
+      EXPECT(same);
+    }
+  }
+}
