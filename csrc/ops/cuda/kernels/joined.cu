@@ -1,6 +1,6 @@
 #include "core/cuda/launch.cuh"
+#include "ops/cuda/kernels/joined.cuh"
 #include "ops/cuda/kernels/joined.h"
-#include "ops/cuda/kernels/numbers.cuh"
 
 namespace higgs_rt {
 
@@ -25,8 +25,7 @@ __global__ void joined_swiglu_kernel(const bf16* joined, bf16* out, std::int64_t
   Pack<bf16, kEach> result;
 #pragma unroll
   for (int j = 0; j < kEach; ++j) {
-    const float g = number(gate.item[j]);
-    result.item[j] = rounded<bf16>(g / (1.0f + expf(-g)) * number(up.item[j]));
+    result.item[j] = rounded<bf16>(gated(number(gate.item[j]), number(up.item[j])));
   }
   store_pack(out + i, result);
 }
@@ -42,9 +41,9 @@ __global__ void joined_qkv_kernel(const bf16* joined, const QkvOutput to, std::i
   const int head = static_cast<int>(t / packs % heads), i = static_cast<int>(t % packs) * kEach;
   const int position = to.position[row];
   const std::int64_t slot = head < to.heads ? 0 : to.slot[row];
-  const bool is_value = head >= to.heads + to.kv_heads, turned = !is_value && position >= 0;
+  const bool is_value = head >= to.heads + to.kv_heads, turns_it = !is_value && position >= 0;
   Pack<float, 4> turns[4] = {};
-  if (turned) {
+  if (turns_it) {
     const float* from = to.rope + (std::int64_t{position} * half + i) * 2;
 #pragma unroll
     for (int j = 0; j < 4; ++j) turns[j] = load_pack<4>(from + 4 * j);
@@ -52,13 +51,12 @@ __global__ void joined_qkv_kernel(const bf16* joined, const QkvOutput to, std::i
   grid_wait();
   const bf16* from = joined + (row * heads + head) * to.dim + i;
   auto low = load_pack<kEach>(from), high = load_pack<kEach>(from + half);
-  if (turned) {
+  if (turns_it) {
 #pragma unroll
     for (int j = 0; j < kEach; ++j) {
       const float c = turns[j / 2].item[j % 2 * 2], s = turns[j / 2].item[j % 2 * 2 + 1];
-      const float a = number(low.item[j]), b = number(high.item[j]);
-      low.item[j] = rounded<bf16>(a * c - b * s);
-      high.item[j] = rounded<bf16>(b * c + a * s);
+      const Turned pair = turned(number(low.item[j]), number(high.item[j]), c, s);
+      low.item[j] = rounded<bf16>(pair.low), high.item[j] = rounded<bf16>(pair.high);
     }
   }
   bf16* place = to.q + (row * to.heads + head) * to.dim;
