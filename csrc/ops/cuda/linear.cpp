@@ -8,11 +8,18 @@ namespace {
 
 using bf16 = __nv_bfloat16;
 
+StreamWeight factor_of(const TensorView& weight) {
+  return {static_cast<const bf16*>(weight.data), static_cast<int>(weight.dim(0)),
+          static_cast<int>(weight.dim(1))};
+}
+PlainRows rows_of(const TensorView& x) {
+  return {static_cast<const bf16*>(x.data), static_cast<int>(x.dim(0))};
+}
+
 cudaError_t stream_linear(const StreamDevice& device, const TensorView& x, const TensorView& weight,
                           const TensorView& out, bool accumulate, cudaStream_t stream) {
-  const StreamWeight factor{static_cast<const bf16*>(weight.data), static_cast<int>(weight.dim(0)),
-                            static_cast<int>(weight.dim(1))};
-  const PlainRows rows{static_cast<const bf16*>(x.data), static_cast<int>(x.dim(0))};
+  const StreamWeight factor = factor_of(weight);
+  const PlainRows rows = rows_of(x);
   if (accumulate) return launch_stream_add(device, factor, rows, out.as<float>(), stream);
   if (out.dtype == DType::kF32) {
     return launch_stream_store(device, factor, rows, out.as<float>(), stream);
@@ -44,12 +51,18 @@ void CudaOps::linear(const TensorView& x, const TensorView& weight, const Tensor
                  name_of(out.dtype));
   if (rows == 0 || outputs == 0) return;
   device_.activate();
-  const LinearPath path =
-      x.dtype == DType::kBF16 ? linear_->choose(rows, weight, 0, kind) : LinearPath::kPlain;
+  LinearPath path = LinearPath::kPlain;
+  if (x.dtype == DType::kBF16) {
+    path = accumulate ? linear_->choose(rows, weight, 0, kind, PromptEnd::kAdd)
+                      : linear_->choose(rows, weight, 0, kind);
+  }
   if (path == LinearPath::kCublasLt) {
     linear_->cublas().product(x, weight, out, accumulate);
   } else if (path == LinearPath::kWide) {
     check_cuda(linear_->wide(x, weight, wide_output(out, accumulate)), kOp, "the launch");
+  } else if (path == LinearPath::kPrompt) {
+    check_cuda(launch_prompt_add(factor_of(weight), rows_of(x), out.as<float>(), device_.stream()),
+               kOp, "the launch");
   } else if (path == LinearPath::kPlain) {
     check_cuda(launch_plain_linear({x.data, x.dtype, weight.data, weight.dtype, out.data, out.dtype,
                                     accumulate, rows, outputs, inputs},

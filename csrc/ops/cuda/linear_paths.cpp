@@ -28,6 +28,7 @@ LinearPaths::LinearPaths(CudaDevice& device) : device_(device), cublas_(device) 
   check_cuda(persist_fits(stream_, fits), "decode_step", "cudaOccupancyMaxActiveClusters");
   if (fits) one_kernel_rows_ = kStreamMaxRows;
   wide_runs_ = wide_runs();
+  prompt_runs_ = prompt_linear_runs();
 }
 
 LinearPath LinearPaths::choose(std::int64_t rows, const TensorView& weight, std::int64_t dim,
@@ -46,6 +47,16 @@ LinearPath LinearPaths::choose(std::int64_t rows, const TensorView& weight, std:
     return LinearPath::kWide;
   }
   return inputs % 8 == 0 && outputs % 8 == 0 ? LinearPath::kCublasLt : LinearPath::kPlain;
+}
+
+LinearPath LinearPaths::choose(std::int64_t rows, const TensorView& weight, std::int64_t dim,
+                               RowKind kind, PromptEnd end) const {
+  const LinearPath path = choose(rows, weight, dim, kind);
+  if (path != LinearPath::kCublasLt || kind != RowKind::kPrompt || !prompt_runs_) return path;
+  const bool takes = prompt_linear_takes(end, static_cast<int>(std::min(rows, kJoinedRows)),
+                                         static_cast<int>(weight.dim(0)),
+                                         static_cast<int>(weight.dim(1)), static_cast<int>(dim));
+  return takes ? LinearPath::kPrompt : path;
 }
 
 cudaError_t LinearPaths::wide(const TensorView& x, const TensorView& weight,

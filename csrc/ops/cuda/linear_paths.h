@@ -7,6 +7,7 @@
 
 #include "core/tensor.h"
 #include "ops/cuda/cublas_lt.h"
+#include "ops/cuda/kernels/prompt_linear.h"
 #include "ops/cuda/kernels/wide_linear.h"
 #include "ops/ops.h"
 
@@ -15,6 +16,7 @@ namespace higgs_rt {
 enum class LinearPath {
   kStream,  // own kernels, bound by reading the weights; norms and what follows inside
   kWide,    // own kernels with wgmma; what follows inside
+  kPrompt,  // the same with the bits of kCublasLt
   kCublasLt,
   kPlain,  // any shape, any element type
 };
@@ -34,10 +36,14 @@ class LinearPaths {
   //   decode rows 17 to 128   kWide      I and O multiples of 8, head size one of 128; on
   //                                      compute capability 9.0 only
   //   other decode rows       kCublasLt  I and O multiples of 8
-  //   prompt rows             kCublasLt  the same: rows of one kind of kernel share their bits
+  //   prompt rows             kCublasLt  the same; of one prompt or two kPrompt on compute
+  //                                      capability 9.0, with the same bits (prompt_linear.h)
   // fp32 and other shapes: kPlain.
   LinearPath choose(std::int64_t rows, const TensorView& weight, std::int64_t dim,
                     RowKind kind) const;
+  // The same, where a product of prompt rows ends as `end` says.
+  LinearPath choose(std::int64_t rows, const TensorView& weight, std::int64_t dim, RowKind kind,
+                    PromptEnd end) const;
 
   // Most rows of a decode step that is one kernel (decode_step.cpp says of which shapes): 16, or 0
   // where its blocks would not all run at a time. A step in stages rounds differently.
@@ -62,7 +68,7 @@ class LinearPaths {
   CudaDevice& device_;
   StreamDevice stream_;
   std::int64_t one_kernel_rows_ = 0;
-  bool wide_runs_;
+  bool wide_runs_, prompt_runs_;
   CublasLt cublas_;
   std::vector<Tensor> joined_;  // the last is in use, earlier ones are in graphs
 };

@@ -15,6 +15,8 @@ StreamWeight stream_weight(const TensorView& weight) {
   return {bf16_of(weight), static_cast<int>(weight.dim(0)), static_cast<int>(weight.dim(1))};
 }
 
+PlainRows plain_rows(const TensorView& x) { return {bf16_of(x), static_cast<int>(x.dim(0))}; }
+
 NormRows norm_rows(const TensorView& x, const TensorView& norm, float eps) {
   NormRows rows{};
   rows.x = x.as<float>();
@@ -99,7 +101,7 @@ void CudaOps::attention_input(const TensorView& x, const AttentionInput& input, 
   }
   const QkvShape shape = check_attention_input(x, input, q, k_cache, v_cache);
   const TensorView weight = join_rows(input.q_weight, shape.outputs());
-  const LinearPath path = linear_->choose(rows, weight, shape.dim, input.kind);
+  const LinearPath path = linear_->choose(rows, weight, shape.dim, input.kind, PromptEnd::kQkv);
   if (path == LinearPath::kPlain || (path == LinearPath::kCublasLt && shape.dim % 16 != 0)) {
     return Ops::attention_input(x, input, q, k_cache, v_cache);
   }
@@ -125,6 +127,11 @@ void CudaOps::attention_input(const TensorView& x, const AttentionInput& input, 
     check_cuda(linear_->wide(y, weight, end), kOp, "the launch");
     return;
   }
+  if (path == LinearPath::kPrompt) {
+    check_cuda(launch_prompt_qkv(stream_weight(weight), plain_rows(y), out, device_.stream()), kOp,
+               "the launch");
+    return;
+  }
   check_cuda(linear_->joined_qkv(y, weight, out), kOp, "the launch");
 }
 
@@ -146,7 +153,7 @@ void CudaOps::ffn_input(const TensorView& x, const FfnInput& input, const Tensor
   expect_cuda(kOp, "normed", input.normed, DType::kBF16, {rows, size});
   expect_cuda_real(kOp, "norm", input.norm, {size});
   const TensorView weight = join_rows(input.gate_weight, 2 * width);
-  const LinearPath path = linear_->choose(rows, weight, 0, input.kind);
+  const LinearPath path = linear_->choose(rows, weight, 0, input.kind, PromptEnd::kSwiglu);
   if (path == LinearPath::kPlain || (path != LinearPath::kStream && width % 8 != 0)) {
     return Ops::ffn_input(x, input, out);
   }
@@ -163,6 +170,12 @@ void CudaOps::ffn_input(const TensorView& x, const FfnInput& input, const Tensor
     WideOutput end{};
     end.end = WideEnd::kSwiglu, end.out = out.data;
     check_cuda(linear_->wide(input.normed, weight, end), kOp, "the launch");
+    return;
+  }
+  if (path == LinearPath::kPrompt) {
+    check_cuda(launch_prompt_swiglu(stream_weight(weight), plain_rows(input.normed), bf16_of(out),
+                                    device_.stream()),
+               kOp, "the launch");
     return;
   }
   check_cuda(linear_->joined_swiglu(input.normed, weight, out), kOp, "the launch");

@@ -21,7 +21,7 @@ void compare_prompt_rows(CudaBackend& gpu, const Shape& shape, DType out_dtype, 
   };
   const Tensor all = product(0, most);
   for (const std::int64_t rows : all_or_few<std::int64_t>(
-           {1, 2, 5, 8, 16, 17, 24, 33, 64, 100, 128, 200, 300, 600, 1000}, {1, 33})) {
+           {1, 2, 5, 8, 16, 17, 24, 33, 64, 100, 128, 144, 145, 200, 300, 600, 1000}, {1, 33})) {
     for (const std::int64_t begin : {std::int64_t{3}, most - rows}) {
       const bool same = same_bits(product(begin, rows), all.view().slice(begin, rows));
       if (!same) std::cerr << "rows " << rows << " weight " << to_string(shape) << '\n';
@@ -108,7 +108,9 @@ Projected projected(CudaBackend& gpu, const Heads& heads, const TensorView& x,
 }
 
 std::vector<std::int64_t> some_row_counts() {
-  return all_or_few<std::int64_t>({1, 5, 33, 131, 200, 262, 393, 600}, {33});
+  return all_or_few<std::int64_t>(
+      {1, 5, 33, 48, 80, 81, 112, 131, 144, 145, 176, 177, 200, 240, 262, 272, 273, 393, 600},
+      {33});
 }
 
 }  // namespace

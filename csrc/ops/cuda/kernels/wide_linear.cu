@@ -1,6 +1,7 @@
 // Compiled for compute capability 9.0 with its own instructions (sm_90a) only; see CMakeLists.txt.
 #include <algorithm>
 
+#include "ops/cuda/kernels/tensor_maps.h"
 #include "ops/cuda/kernels/wide_kernel.cuh"
 
 namespace higgs_rt {
@@ -8,38 +9,6 @@ namespace higgs_rt {
 using namespace wide;
 
 namespace {
-
-using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
-                            const cuuint64_t*, const cuuint32_t*, const cuuint32_t*,
-                            CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion,
-                            CUtensorMapFloatOOBfill);
-
-// The driver's function that describes a matrix to the copy engine, found without linking to it.
-Encode find_encode() {
-  void* function = nullptr;
-  cudaDriverEntryPointQueryResult status{};
-  const cudaError_t result = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function,
-                                                              12000, cudaEnableDefault, &status);
-  return result == cudaSuccess && status == cudaDriverEntryPointSuccess
-             ? reinterpret_cast<Encode>(function)
-             : nullptr;
-}
-Encode encode() {
-  static const Encode function = find_encode();
-  return function;
-}
-
-// A matrix [rows, columns] bf16, to be copied in boxes of `box` rows and 64 columns.
-cudaError_t describe(const __nv_bfloat16* data, int rows, int columns, int box, CUtensorMap& map) {
-  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
-  const cuuint64_t row_bytes = static_cast<cuuint64_t>(columns) * sizeof(*data);
-  const cuuint32_t box_sizes[] = {kChunk, static_cast<cuuint32_t>(box)}, steps[] = {1, 1};
-  const CUresult result = encode()(
-      &map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<__nv_bfloat16*>(data), sizes,
-      &row_bytes, box_sizes, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
-}
 
 template <int kRows, int kGroups>
 cudaError_t launch_sizes(const WideForm& form, const StreamWeight& weight, const PlainRows& x,
@@ -51,8 +20,8 @@ cudaError_t launch_sizes(const WideForm& form, const StreamWeight& weight, const
   }
   CUtensorMap weight_map, row_map;
   cudaError_t result =
-      describe(weight.data, weight.outputs, weight.inputs, S::kOutputs / 2, weight_map);
-  if (result == cudaSuccess) result = describe(x.x, x.rows, weight.inputs, kRows, row_map);
+      describe_matrix(weight.data, weight.outputs, weight.inputs, S::kOutputs / 2, weight_map);
+  if (result == cudaSuccess) result = describe_matrix(x.x, x.rows, weight.inputs, kRows, row_map);
   const int shared = S::shared_bytes(form.weight_stages, form.row_stages);
   if (result == cudaSuccess) {
     result = cudaFuncSetAttribute(wide_kernel<kRows, kGroups>,
@@ -84,7 +53,7 @@ bool wide_runs() {
   return cudaGetDevice(&device) == cudaSuccess &&
          cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
          cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) == cudaSuccess &&
-         major == 9 && minor == 0 && encode() != nullptr;
+         major == 9 && minor == 0 && tensor_maps_exist();
 }
 
 bool wide_takes(int rows, int outputs, int inputs, int dim) {

@@ -1,0 +1,16 @@
+// Compiled for compute capability 9.0 with its own instructions (sm_90a) only; see CMakeLists.txt.
+#include "ops/cuda/kernels/prompt_launch.cuh"
+
+namespace higgs_rt {
+
+cudaError_t launch_prompt_qkv(const StreamWeight& weight, const PlainRows& x, const QkvOutput& out,
+                              cudaStream_t stream) {
+  using namespace prompt;
+  const QkvEnd end{out};
+  if (x.rows <= 80) return launch_form<Form<40, 2, 1, 2>>(weight, x, end, stream);
+  if (x.rows <= 112) return launch_form<Form<56, 2, 1, 2>>(weight, x, end, stream);
+  if (x.rows <= 144) return launch_form<Form<72, 2, 1, 2>>(weight, x, end, stream);
+  return launch_form<Form<88, 2, 1, 2>>(weight, x, end, stream);
+}
+
+}  // namespace higgs_rt
