@@ -1,7 +1,8 @@
-// What becomes of the sums of a product of prompt rows. A tile has 128 outputs in two halves: the
-// lower one is of the first four warps, the upper one of the others. Sums go to shared memory in
-// pieces of a few rows, there are two places for them, and from there 16 bytes at a time to where
-// they belong. Numbers are rounded as by a product of its own and a kernel behind it (joined.cu).
+// What becomes of the sums of a product of prompt rows. A tile has 64 outputs for each group of
+// four warps, in two halves; where it is gated or rotated there are two groups, a half each. Sums
+// go to shared memory in pieces of a few rows, there are two places for them, and from there 16
+// bytes at a time to where they belong. Numbers are rounded as by a product of its own and a kernel
+// behind it (joined.cu).
 #pragma once
 
 #include "ops/cuda/kernels/joined.cuh"
@@ -42,10 +43,13 @@ struct NarrowPieces {
         to + (matrix / 2 * 8 + lane % 8) * kStride + (warp * 16 + matrix % 2 * 8) * 2;
 #pragma unroll
     for (int j = 0; j < kRows / 8; j += 2) {
-      if (8 * (piece * (kRows / 8) + j) >= 2 * kSums) break;
-      const float* s = sum + 4 * (piece * (kRows / 8) + j);
+      const int first =
+          4 * (piece * (kRows / 8) + j);  // of the sums of eight rows, then eight more
+      if (first >= kSums) break;
+      const float* s = sum + first;
+      const float* t = first + 4 < kSums ? s + 4 : s;
       store_matrices_transposed(place + j * 8 * kStride, packed(s[0], s[1]), packed(s[2], s[3]),
-                                packed(s[4], s[5]), packed(s[6], s[7]));
+                                packed(t[0], t[1]), packed(t[2], t[3]));
     }
   }
   __device__ static Eight read(std::uint32_t from, int row, int output) {
@@ -69,8 +73,9 @@ struct ExactPieces {
     const std::uint32_t place = to + lane % 4 * 2 * kStride + (warp * 16 + lane / 4) * 4;
 #pragma unroll
     for (int j = 0; j < kRows / 8; ++j) {
-      if (8 * (piece * (kRows / 8) + j) >= 2 * kSums) break;
-      const float* s = sum + 4 * (piece * (kRows / 8) + j);
+      const int first = 4 * (piece * (kRows / 8) + j);
+      if (first >= kSums) break;
+      const float* s = sum + first;
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         asm volatile(
