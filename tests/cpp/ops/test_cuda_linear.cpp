@@ -1,7 +1,7 @@
 // Matrix products and the decoder's stages on the GPU against the CPU's operations. Needs a build
 // with CUDA and a GPU.
-#include "cuda_backend.h"
 #include "few.h"
+#include "qkv_case.h"
 
 using namespace higgs_rt;
 using namespace higgs_rt::testing;
@@ -73,75 +73,6 @@ void compare_ffn(CudaBackend& gpu, CpuBackend& host, const FfnCase& c) {
               << c.joined << " error " << error << '\n';
   }
   EXPECT(error < stage_tolerance(c.dtype));
-}
-
-struct QkvCase {
-  std::int64_t rows, text, size, heads, kv_heads, dim;
-  DType dtype;
-};
-
-// Everything that attention_input takes, on one device.
-struct QkvData {
-  Tensor x, weight, text_norm, audio_norm, rope, position, slot, normed, k, v, q, k_cache, v_cache;
-};
-
-constexpr std::int64_t kSlots = 400, kPositions = 50;
-
-void run_qkv(Ops& ops, const QkvCase& c, const QkvData& d) {
-  const std::int64_t q_dim = c.heads * c.dim, kv_dim = c.kv_heads * c.dim;
-  ops.attention_input(d.x,
-                      {.num_text_rows = c.text,
-                       .text_norm = d.text_norm,
-                       .audio_norm = d.audio_norm,
-                       .eps = 1e-5f,
-                       .q_weight = d.weight.view().first(q_dim),
-                       .k_weight = d.weight.view().slice(q_dim, kv_dim),
-                       .v_weight = d.weight.view().slice(q_dim + kv_dim, kv_dim),
-                       .position = d.position,
-                       .slot = d.slot,
-                       .rope = d.rope,
-                       .normed = d.normed,
-                       .k = d.k,
-                       .v = d.v},
-                      d.q, d.k_cache, d.v_cache);
-}
-
-QkvData qkv_data(const QkvCase& c) {
-  const float scale = 1.0f / std::sqrt(static_cast<float>(c.size));
-  std::vector<std::int32_t> position, slot;
-  for (std::int64_t r = 0; r < c.rows; ++r) {
-    position.push_back(uniform(0, kPositions - 1));
-    slot.push_back(static_cast<std::int32_t>((r * 7 + 3) % kSlots));
-  }
-  QkvData d;
-  d.x = random_tensor({c.rows, c.size}, DType::kF32, 3.0f);
-  d.weight = random_tensor({(c.heads + 2 * c.kv_heads) * c.dim, c.size}, c.dtype, scale);
-  d.text_norm = random_tensor({c.size}, c.dtype);
-  d.audio_norm = random_tensor({c.size}, c.dtype);
-  d.rope = random_tensor({kPositions, c.dim / 2, 2});
-  d.position = integers(position, {c.rows});
-  d.slot = integers(slot, {c.rows});
-  d.normed = zeros({c.rows, c.size});
-  d.k = zeros({c.rows, c.kv_heads, c.dim});
-  d.v = zeros({c.rows, c.kv_heads, c.dim});
-  d.q = zeros({c.rows, c.heads, c.dim});
-  d.k_cache = zeros({kSlots, c.kv_heads, c.dim});
-  d.v_cache = zeros({kSlots, c.kv_heads, c.dim});
-  return d;
-}
-
-QkvData on_gpu(CudaBackend& gpu, const QkvCase& c, const QkvData& d) {
-  QkvData g;
-  g.x = gpu.put(d.x), g.weight = gpu.put(d.weight);
-  g.text_norm = gpu.put(d.text_norm), g.audio_norm = gpu.put(d.audio_norm);
-  g.rope = gpu.put(d.rope), g.position = gpu.put(d.position), g.slot = gpu.put(d.slot);
-  g.normed = gpu.poisoned({c.rows, c.size}, c.dtype);
-  g.k = gpu.poisoned({c.rows, c.kv_heads, c.dim}, c.dtype);
-  g.v = gpu.poisoned({c.rows, c.kv_heads, c.dim}, c.dtype);
-  g.q = gpu.poisoned({c.rows, c.heads, c.dim}, c.dtype);
-  g.k_cache = gpu.put(zeros({kSlots, c.kv_heads, c.dim}, c.dtype));
-  g.v_cache = gpu.put(zeros({kSlots, c.kv_heads, c.dim}, c.dtype));
-  return g;
 }
 
 void compare_qkv(CudaBackend& gpu, CpuBackend& host, const QkvCase& c) {
@@ -296,10 +227,7 @@ TEST("cuda attention_input gives a row the same bits in batches of 1 to 16") {
   for (const std::int64_t rows : {1, 5, 8, 11}) {
     QkvCase few = c;
     few.rows = rows;
-    QkvData part = on_gpu(gpu, few, d);
-    part.x = gpu.put(d.x.view().first(rows));
-    part.position = gpu.put(d.position.view().first(rows));
-    part.slot = gpu.put(d.slot.view().first(rows));
+    const QkvData part = on_gpu(gpu, few, d);
     run_qkv(*gpu.ops, few, part);
     EXPECT(same_bits(gpu.get(part.q), q.view().first(rows)));
   }

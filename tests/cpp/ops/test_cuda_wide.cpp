@@ -1,7 +1,7 @@
 // The products of 17 to 128 decode rows on the GPU (kernels/wide_linear.h) through the operations
 // that use them: right, and a row's bits are its own. Needs a build with CUDA and a GPU.
-#include "cuda_backend.h"
 #include "few.h"
+#include "qkv_case.h"
 
 using namespace higgs_rt;
 using namespace higgs_rt::testing;
@@ -51,72 +51,6 @@ struct Ffn {
             up.view().first(rows)};
   }
 };
-
-struct Heads {
-  std::int64_t rows, text, size, heads, kv_heads;
-};
-constexpr std::int64_t kDim = 128, kSlots = 300, kPositions = 40;
-
-struct QkvData {
-  Tensor x, weight, text_norm, audio_norm, rope, position, slot, normed, k, v, q, k_cache, v_cache;
-};
-
-QkvData qkv_data(const Heads& c) {
-  std::vector<std::int32_t> position, slot;
-  for (std::int64_t r = 0; r < c.rows; ++r) {
-    position.push_back(uniform(0, kPositions - 1));
-    slot.push_back(static_cast<std::int32_t>((r * 7 + 3) % kSlots));
-  }
-  QkvData d;
-  d.x = random_tensor({c.rows, c.size}, DType::kF32, 3.0f);
-  d.weight =
-      random_tensor({(c.heads + 2 * c.kv_heads) * kDim, c.size}, DType::kBF16, scale_for(c.size));
-  d.text_norm = random_tensor({c.size}, DType::kBF16);
-  d.audio_norm = random_tensor({c.size}, DType::kBF16);
-  d.rope = random_tensor({kPositions, kDim / 2, 2});
-  d.position = integers(position, {c.rows});
-  d.slot = integers(slot, {c.rows});
-  d.normed = zeros({c.rows, c.size});
-  d.k = zeros({c.rows, c.kv_heads, kDim}), d.v = zeros({c.rows, c.kv_heads, kDim});
-  d.q = zeros({c.rows, c.heads, kDim});
-  d.k_cache = zeros({kSlots, c.kv_heads, kDim}), d.v_cache = zeros({kSlots, c.kv_heads, kDim});
-  return d;
-}
-
-// The first c.rows rows of d on the GPU.
-QkvData on_gpu(CudaBackend& gpu, const Heads& c, const QkvData& d) {
-  QkvData g;
-  g.x = gpu.put(d.x.view().first(c.rows)), g.weight = gpu.put(d.weight);
-  g.text_norm = gpu.put(d.text_norm), g.audio_norm = gpu.put(d.audio_norm);
-  g.rope = gpu.put(d.rope), g.position = gpu.put(d.position.view().first(c.rows));
-  g.slot = gpu.put(d.slot.view().first(c.rows));
-  g.normed = gpu.poisoned({c.rows, c.size}, DType::kBF16);
-  g.k = gpu.poisoned({c.rows, c.kv_heads, kDim}, DType::kBF16);
-  g.v = gpu.poisoned({c.rows, c.kv_heads, kDim}, DType::kBF16);
-  g.q = gpu.poisoned({c.rows, c.heads, kDim}, DType::kBF16);
-  g.k_cache = gpu.put(zeros({kSlots, c.kv_heads, kDim}, DType::kBF16));
-  g.v_cache = gpu.put(zeros({kSlots, c.kv_heads, kDim}, DType::kBF16));
-  return g;
-}
-
-void run(Ops& ops, const Heads& c, const QkvData& d) {
-  const std::int64_t q_dim = c.heads * kDim, kv_dim = c.kv_heads * kDim;
-  ops.attention_input(d.x,
-                      {.num_text_rows = c.text,
-                       .text_norm = d.text_norm,
-                       .audio_norm = d.audio_norm,
-                       .eps = 1e-5f,
-                       .q_weight = d.weight.view().first(q_dim),
-                       .k_weight = d.weight.view().slice(q_dim, kv_dim),
-                       .v_weight = d.weight.view().slice(q_dim + kv_dim, kv_dim),
-                       .position = d.position,
-                       .slot = d.slot,
-                       .rope = d.rope,
-                       .normed = d.normed,
-                       .k = d.k,
-                       .v = d.v},
-                      d.q, d.k_cache, d.v_cache);
-}
 
 }  // namespace
 
@@ -206,20 +140,24 @@ TEST("cuda wide ffn_input is the CPU's within rounding, each row with its own bi
 TEST("cuda wide attention_input is the CPU's within rounding, each row with its own bits") {
   CudaBackend gpu;
   CpuBackend host(8);
-  const std::vector<Heads> cases = all_or_few<Heads>(
-      {{128, 0, 264, 3, 1}, {100, 30, 128, 2, 2}, {70, 20, 3072, 24, 8}}, {{100, 30, 128, 2, 2}});
-  for (const Heads& c : cases) {
+  constexpr DType kBF16 = DType::kBF16;
+  const std::vector<QkvCase> cases = all_or_few<QkvCase>({{128, 0, 264, 3, 1, 128, kBF16},
+                                                          {100, 30, 128, 2, 2, 128, kBF16},
+                                                          {70, 20, 3072, 24, 8, 128, kBF16}},
+                                                         {{100, 30, 128, 2, 2, 128, kBF16}});
+  for (const QkvCase& c : cases) {
     const QkvData d = qkv_data(c), g = on_gpu(gpu, c, d);
-    run(*host.ops, c, d);
-    run(*gpu.ops, c, g);
+    run_qkv(*host.ops, c, d);
+    run_qkv(*gpu.ops, c, g);
     const Tensor q = gpu.get(g.q);
     EXPECT(relative_error(q, d.q) < 1e-2);
     EXPECT(relative_error(gpu.get(g.k_cache), d.k_cache) < 1e-2);
     EXPECT(relative_error(gpu.get(g.v_cache), d.v_cache) < 1e-2);
     for (const std::int64_t rows : {18, 64, 65}) {
-      const Heads few{rows, std::min(c.text, rows), c.size, c.heads, c.kv_heads};
+      QkvCase few = c;
+      few.rows = rows, few.text = std::min(c.text, rows);
       const QkvData part = on_gpu(gpu, few, d);
-      run(*gpu.ops, few, part);
+      run_qkv(*gpu.ops, few, part);
       EXPECT(same_bits(gpu.get(part.q), q.view().first(rows)));
     }
   }
@@ -227,19 +165,19 @@ TEST("cuda wide attention_input is the CPU's within rounding, each row with its 
 
 TEST("cuda wide attention_input neither turns nor stores padding rows") {
   CudaBackend gpu;
-  const Heads c = {70, 0, 264, 3, 1};
+  const QkvCase c = {70, 0, 264, 3, 1, 128, DType::kBF16};
   QkvData d = qkv_data(c);
   const QkvData all = on_gpu(gpu, c, d);
-  run(*gpu.ops, c, all);
+  run_qkv(*gpu.ops, c, all);
   const auto is_padding = [](std::int64_t row) { return row % 9 == 4; };
   for (std::int64_t r = 0; r < c.rows; ++r) {
     if (is_padding(r)) d.position.as<std::int32_t>()[r] = d.slot.as<std::int32_t>()[r] = -1;
   }
   const QkvData padded = on_gpu(gpu, c, d);
-  run(*gpu.ops, c, padded);
+  run_qkv(*gpu.ops, c, padded);
   const Tensor q = gpu.get(all.q), padded_q = gpu.get(padded.q);
   const Tensor keys = gpu.get(all.k_cache), padded_keys = gpu.get(padded.k_cache);
-  const Tensor none = zeros({1, c.kv_heads, kDim}, DType::kBF16);
+  const Tensor none = zeros({1, c.kv_heads, c.dim}, DType::kBF16);
   for (std::int64_t r = 0; r < c.rows; ++r) {
     const std::int64_t slot = (r * 7 + 3) % kSlots;
     const TensorView stored = padded_keys.view().slice(slot, 1);
