@@ -310,13 +310,15 @@ void bench_cuda_step(const Report& report) {
     }
   }
   if (!wants_steps) return;
-  constexpr std::int64_t kMostInOneKernel = 16;
-  for (const std::int64_t rows : {1, 4, 8, 16, 24, 32, 48, 64, 96, 128, 256}) {
+  constexpr std::int64_t kMostInOneKernel = 16, kMostWhole = 128;
+  for (const std::int64_t rows : {1, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256}) {
     std::printf("decoder step, rows %4lld  stages %9.2f us", static_cast<long long>(rows),
                 bench.time(rows, seconds, false));
     if (rows <= kMostInOneKernel) {
       std::printf("  one kernel %9.2f us\n", bench.time(rows, seconds, true));
       bench.print_stamps(rows);
+    } else if (rows <= kMostWhole) {
+      std::printf("  norms within %9.2f us\n", bench.time(rows, seconds, true));
     } else {
       std::printf("\n");
     }

@@ -14,6 +14,7 @@ namespace higgs_rt {
 class AttentionScratch;
 class LinearPaths;
 class PersistScratch;
+class WideScratch;
 
 class CudaOps final : public Ops {
  public:
@@ -59,10 +60,14 @@ class CudaOps final : public Ops {
   void crop(const TensorView& x, std::int64_t begin, const TensorView& out) override;
 
  private:
+  // decode_step() of more rows than one kernel takes.
+  bool wide_step(const TensorView& x, const DecodeStep& step, const TensorView& out);
+
   CudaDevice& device_;
   std::shared_ptr<AttentionScratch> attention_;  // made by the first bf16 attention (attention.cpp)
   // Of decode_step(); the last is in use, earlier ones are in graphs.
   std::vector<std::shared_ptr<PersistScratch>> persist_;
+  std::vector<std::shared_ptr<WideScratch>> wide_;
   std::unique_ptr<LinearPaths> linear_;  // how matrix products run, and their working memory
 };
 

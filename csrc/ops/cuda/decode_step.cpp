@@ -1,10 +1,12 @@
-// A whole decode step as one kernel, for the shape and the rows that it takes
-// (LinearPaths::one_kernel_rows); anything else goes in stages.
+// A whole decode step: as one kernel for the shape and the rows that it takes
+// (LinearPaths::one_kernel_rows), with more rows as the wide products (wide_step.cpp); anything
+// else goes in stages.
 #include <algorithm>
 #include <bit>
 
 #include "ops/cuda/checks.h"
 #include "ops/cuda/decode_stamps.h"
+#include "ops/cuda/decode_step.h"
 #include "ops/cuda/kernels/persist.h"
 #include "ops/cuda/linear_paths.h"
 
@@ -124,19 +126,27 @@ class PersistScratch {
 
 void record_decode_stamps(std::int64_t* memory) { stamps = memory; }
 
-std::int64_t CudaOps::decode_step_rows() const { return linear_->one_kernel_rows(); }
+void expect_no_capture(CudaDevice& device) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check_cuda(cudaStreamIsCapturing(device.stream(), &status), kOp, "cudaStreamIsCapturing");
+  check_internal(status == cudaStreamCaptureStatusNone, kOp,
+                 "working memory: expected a run of this step before it is recorded, got none");
+}
+
+std::int64_t CudaOps::decode_step_rows() const {
+  return linear_->wide_runs() ? kWideMaxRows : linear_->one_kernel_rows();
+}
 
 bool CudaOps::decode_step(const TensorView& x, const DecodeStep& step, const TensorView& out) {
   expect_cuda_rank(kOp, "x", x, 2);
-  if (x.dim(0) < 1 || x.dim(0) > decode_step_rows() || !takes(x, step, out)) return false;
+  const std::int64_t rows = x.dim(0);
+  if (rows > kStreamMaxRows) return rows <= decode_step_rows() && wide_step(x, step, out);
+  if (rows < 1 || rows > linear_->one_kernel_rows() || !takes(x, step, out)) return false;
   check_step(x, step, out);
   device_.activate();
   PersistStep arguments = arguments_of(x, step, out);
   if (persist_.empty() || persist_.back()->layers() != arguments.num_layers) {
-    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-    check_cuda(cudaStreamIsCapturing(device_.stream(), &status), kOp, "cudaStreamIsCapturing");
-    check_internal(status == cudaStreamCaptureStatusNone, kOp,
-                   "working memory: expected a run of this step before it is recorded, got none");
+    expect_no_capture(device_);
     persist_.push_back(std::make_shared<PersistScratch>(device_, arguments.num_layers));
   }
   persist_.back()->give(arguments);

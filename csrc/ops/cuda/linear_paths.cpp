@@ -27,7 +27,7 @@ LinearPaths::LinearPaths(CudaDevice& device) : device_(device), cublas_(device) 
   bool fits = false;
   check_cuda(persist_fits(stream_, fits), "decode_step", "cudaOccupancyMaxActiveClusters");
   if (fits) one_kernel_rows_ = kStreamMaxRows;
-  wide_runs_ = wide_runs();
+  wide_runs_ = higgs_rt::wide_runs();
   prompt_runs_ = prompt_linear_runs();
 }
 
@@ -60,12 +60,12 @@ LinearPath LinearPaths::choose(std::int64_t rows, const TensorView& weight, std:
 }
 
 cudaError_t LinearPaths::wide(const TensorView& x, const TensorView& weight,
-                              const WideOutput& output) {
+                              const WideOutput& output, const WideFactors& factors) {
   const StreamWeight factor{static_cast<const __nv_bfloat16*>(weight.data),
                             static_cast<int>(weight.dim(0)), static_cast<int>(weight.dim(1))};
   const PlainRows rows{static_cast<const __nv_bfloat16*>(x.data), static_cast<int>(x.dim(0))};
-  return launch_wide(wide_form(rows.rows, factor.outputs, factor.inputs), factor, rows, output,
-                     device_.stream());
+  return launch_wide(wide_form(rows.rows, factor.outputs, factor.inputs), factor, rows, factors,
+                     output, device_.stream());
 }
 
 TensorView LinearPaths::joined(std::int64_t rows, std::int64_t width) {

@@ -15,8 +15,8 @@ namespace higgs_rt {
 
 enum class LinearPath {
   kStream,  // own kernels, bound by reading the weights; norms and what follows inside
-  kWide,    // own kernels with wgmma; what follows inside
-  kPrompt,  // the same with the bits of kCublasLt
+  kWide,    // own kernels with wgmma; what follows inside, in a whole step norms too
+  kPrompt,  // own kernels with the bits of kCublasLt; what follows inside
   kCublasLt,
   kPlain,  // any shape, any element type
 };
@@ -34,7 +34,8 @@ class LinearPaths {
   //   decode rows  1 to 16    kStream    I a multiple of 64 (of the released shape: one kernel for
   //                                      the whole step instead, see below)
   //   decode rows 17 to 128   kWide      I and O multiples of 8, head size one of 128; on
-  //                                      compute capability 9.0 only
+  //                                      compute capability 9.0 only. A whole step without
+  //                                      adapters: wide_step.cpp
   //   other decode rows       kCublasLt  I and O multiples of 8
   //   prompt rows             kCublasLt  the same; of one prompt or two kPrompt on compute
   //                                      capability 9.0, with the same bits (prompt_linear.h)
@@ -50,8 +51,11 @@ class LinearPaths {
   std::int64_t one_kernel_rows() const { return one_kernel_rows_; }
 
   const StreamDevice& stream() const { return stream_; }
+  // Whether this GPU has kWide.
+  bool wide_runs() const { return wide_runs_; }
   // The product of rows x [R, I] by kWide.
-  cudaError_t wide(const TensorView& x, const TensorView& weight, const WideOutput& output);
+  cudaError_t wide(const TensorView& x, const TensorView& weight, const WideOutput& output,
+                   const WideFactors& factors = {});
   CublasLt& cublas() { return cublas_; }
 
   // Products by cuBLASLt with a weight of several matrices, and what follows them; y [R, I], out

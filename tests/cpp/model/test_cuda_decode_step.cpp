@@ -1,11 +1,13 @@
-// A decode step as one kernel against the same step in stages, on the GPU: the released shape with
-// fewer layers. Needs a build with CUDA and a GPU.
+// A decode step in the device's own form (one kernel, or products with the norms within) against
+// the same step in stages, on the GPU: the released shape with fewer layers. Needs a build with
+// CUDA and a GPU.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <iostream>
 #include <numeric>
 #include <random>
+#include <stdexcept>
 
 #include "check.h"
 #include "core/device.h"
@@ -21,7 +23,7 @@ namespace {
 constexpr std::int64_t kHidden = 3072, kHeads = 24, kKvHeads = 8, kDim = 128, kFfn = 8192;
 constexpr std::int64_t kHead = 8208;
 constexpr std::int32_t kPositions = 2048, kBlockTokens = 16, kBlocks = kPositions / kBlockTokens;
-constexpr std::int32_t kMaxRows = 16;
+constexpr std::int32_t kMaxRows = 128, kCacheBlocks = 4096;
 
 std::mt19937& generator() {
   static std::mt19937 engine(20261121);
@@ -65,7 +67,7 @@ struct Model {
     }
     decoder = std::make_unique<Decoder>(config, std::move(w),
                                         Decoder::Limits{kMaxRows, kPositions, DType::kBF16}, *ops);
-    cache.layout = {kBlockTokens, kBlocks * kMaxRows};
+    cache.layout = {kBlockTokens, kCacheBlocks};
     for (int i = 0; i < layers; ++i) {
       cache.keys.push_back(random({cache.layout.num_slots(), kKvHeads, kDim}, 40));
       cache.values.push_back(random({cache.layout.num_slots(), kKvHeads, kDim}, 40));
@@ -104,15 +106,20 @@ struct Model {
 // Rows of a step: position and sequence (its blocks) of each.
 struct Step {
   std::vector<std::int32_t> position, sequence, columns;
-  std::vector<std::int32_t> table;  // [kMaxRows, kBlocks]
+  std::vector<std::int32_t> table;  // [rows, kBlocks]
 };
 
+// Every sequence has blocks of its own up to `longest`.
 Step random_step(std::int64_t rows, std::int32_t longest) {
   Step step;
-  step.table.resize(std::size_t{kMaxRows} * kBlocks);
-  std::iota(step.table.begin(), step.table.end(), 0);
-  std::shuffle(step.table.begin(), step.table.end(), generator());
+  std::vector<std::int32_t> blocks(kCacheBlocks);
+  std::iota(blocks.begin(), blocks.end(), 0);
+  std::shuffle(blocks.begin(), blocks.end(), generator());
+  const std::int64_t each = longest / kBlockTokens + 1;
+  if (rows * each > kCacheBlocks) throw std::runtime_error("the cache is too small for the step");
+  step.table.resize(static_cast<std::size_t>(rows) * kBlocks);
   for (std::int64_t i = 0; i < rows; ++i) {
+    std::copy_n(blocks.begin() + i * each, each, step.table.begin() + i * kBlocks);
     step.position.push_back(
         static_cast<std::int32_t>(generator()() % static_cast<unsigned>(longest)));
     step.sequence.push_back(static_cast<std::int32_t>(i));
@@ -128,8 +135,8 @@ struct Result {
   std::vector<std::vector<BF16>> written;  // keys and values of the rows, by layer
 };
 
-// `replays` > 0: as a graph, that many times.
-Result run(Model& model, const Step& step, bool one_kernel, int replays = 0) {
+// `whole`: in the device's own form. `replays` > 0: as a graph, that many times.
+Result run(Model& model, const Step& step, bool whole, int replays = 0) {
   const auto rows = static_cast<std::int64_t>(step.position.size());
   std::vector<std::int32_t> order(static_cast<std::size_t>(rows)), slot;
   std::iota(order.begin(), order.end(), 0);
@@ -142,14 +149,15 @@ Result run(Model& model, const Step& step, bool one_kernel, int replays = 0) {
   const Tensor slots = model.integers(slot, {rows});
   const Tensor sequence = model.integers(step.sequence, {rows});
   const Tensor columns = model.integers(step.columns, {rows, 8});
-  const Tensor table = model.integers(step.table, {kMaxRows, kBlocks});
+  const Tensor table =
+      model.integers(step.table, {static_cast<std::int64_t>(step.table.size()) / kBlocks, kBlocks});
   DecoderBatch batch;
   batch.ids = batch.logit_rows = ids;
   batch.sequence = sequence, batch.position = position, batch.slot = slots;
   batch.columns = batch.last_columns = columns;
   batch.table_rows = {table.view().data, DType::kF32, {0, kHidden}};
   batch.block_table = table;
-  batch.kind = RowKind::kDecode, batch.one_kernel = one_kernel;
+  batch.kind = RowKind::kDecode, batch.one_kernel = whole;
   TensorView logits = model.decoder->forward(batch, model.cache);
   model.device->synchronize();
   if (replays > 0) {
@@ -195,20 +203,35 @@ bool same(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * 4) == 0;
 }
 
+void compare_with_stages(Model& model, std::int64_t rows, std::int32_t longest) {
+  const Step step = random_step(rows, longest);
+  const Result stages = run(model, step, false), own = run(model, step, true);
+  const double logits = error_of(own.logits, stages.logits);
+  const double written = error_of(wide(own.written), wide(stages.written));
+  std::cerr << "rows " << rows << " longest " << longest << " logits " << logits << " cache "
+            << written << '\n';
+  EXPECT(logits < 1e-2);
+  EXPECT(written < 1e-2);
+  EXPECT(logits > 0.0);  // else both took the same way
+}
+
+// The first `rows` rows of a step alone: the same bits.
+void compare_bits(Model& model, const Step& all, const Result& whole, std::size_t rows) {
+  Step part = all;
+  part.position.resize(rows), part.sequence.resize(rows), part.columns.resize(rows * 8);
+  const Result few = run(model, part, true);
+  const std::vector<float> expected(
+      whole.logits.begin(), whole.logits.begin() + static_cast<std::ptrdiff_t>(rows * kHead));
+  EXPECT(same(few.logits, expected));
+}
+
 }  // namespace
 
 TEST("cuda: a decode step in one kernel is the step in stages") {
   Model model(3);
   for (const std::int64_t rows : all_or_few<std::int64_t>({1, 2, 3, 5, 8, 9, 13, 16}, {1, 9})) {
     for (const std::int32_t longest : all_or_few<std::int32_t>({1, 17, 300, 2040}, {300})) {
-      const Step step = random_step(rows, longest);
-      const Result stages = run(model, step, false), one = run(model, step, true);
-      const double logits = error_of(one.logits, stages.logits);
-      const double written = error_of(wide(one.written), wide(stages.written));
-      std::cerr << "rows " << rows << " longest " << longest << " logits " << logits << " cache "
-                << written << '\n';
-      EXPECT(logits < 1e-2);
-      EXPECT(written < 1e-2);
+      compare_with_stages(model, rows, longest);
     }
   }
 }
@@ -218,12 +241,7 @@ TEST("cuda: a row of a decode step in one kernel has the same bits in every step
   const Step all = random_step(16, 700);
   const Result whole = run(model, all, true);
   for (const std::size_t rows : all_or_few<std::size_t>({1, 3, 8, 11}, {3})) {
-    Step part = all;
-    part.position.resize(rows), part.sequence.resize(rows), part.columns.resize(rows * 8);
-    const Result few = run(model, part, true);
-    const std::vector<float> expected(
-        whole.logits.begin(), whole.logits.begin() + static_cast<std::ptrdiff_t>(rows * kHead));
-    EXPECT(same(few.logits, expected));
+    compare_bits(model, all, whole, rows);
   }
   for (int i = 0; i < (few_only() ? 1 : 20); ++i)
     EXPECT(same(run(model, all, true).logits, whole.logits));
@@ -235,6 +253,36 @@ TEST("cuda: thousands of decode steps in one kernel") {
     const Step step = random_step(rows, 300);
     const Result once = run(model, step, true),
                  often = run(model, step, true, few_only() ? 2 : 2000);
+    EXPECT(same(once.logits, often.logits));
+  }
+}
+
+TEST("cuda: a decode step with norms within its products is the step in stages") {
+  Model model(3);
+  for (const std::int64_t rows : all_or_few<std::int64_t>({17, 24, 33, 64, 100, 128}, {17, 65})) {
+    for (const std::int32_t longest : all_or_few<std::int32_t>({1, 40, 500}, {60})) {
+      compare_with_stages(model, rows, longest);
+    }
+  }
+}
+
+TEST("cuda: a row of a decode step with norms within has the same bits in every step") {
+  Model model(2);
+  const Step all = random_step(128, 500);
+  const Result whole = run(model, all, true);
+  for (const std::size_t rows : all_or_few<std::size_t>({17, 32, 33, 50, 64, 65, 100}, {33})) {
+    compare_bits(model, all, whole, rows);
+  }
+  for (int i = 0; i < (few_only() ? 1 : 20); ++i)
+    EXPECT(same(run(model, all, true).logits, whole.logits));
+}
+
+TEST("cuda: thousands of decode steps with norms within") {
+  Model model(2);
+  for (const std::int64_t rows : {17, 64, 128}) {
+    const Step step = random_step(rows, 300);
+    const Result once = run(model, step, true),
+                 often = run(model, step, true, few_only() ? 2 : 1000);
     EXPECT(same(once.logits, often.logits));
   }
 }

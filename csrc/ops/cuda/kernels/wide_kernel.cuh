@@ -2,7 +2,8 @@
 // queue in shared memory of its own: weights come from memory and need many under way, rows come
 // from the L2 cache. Groups of four warps multiply, 64 outputs each. The first weights are asked
 // for before the kernels ahead have finished, and the next kernel may start once the last ones are.
-// Blocks of a cluster split the inputs; each then ends a share of the rows.
+// Blocks of a cluster split the inputs; each then ends a share of the rows. One more warp finds the
+// factors of the norm ahead meanwhile (WideFactors).
 #pragma once
 
 #include "core/cuda/launch.cuh"
@@ -38,33 +39,30 @@ struct Place {
 };
 
 // Boxes of weights for a queue; used by one thread, as RowSource.
-template <int kRows, int kGroups>
 struct WeightSource {
-  using S = Sizes<kRows, kGroups>;
+  static constexpr int kBytes = kOutputs * kRowBytes;
   const CUtensorMap* map;
   Halves from;
   std::uint64_t policy;
 
   __device__ WeightSource(const CUtensorMap* weights, const Work& work, const Share& share)
-      : map(weights),
-        from(halves_of(work.to, work.outputs, share.tile, S::kOutputs)),
-        policy(once_policy()) {}
+      : map(weights), from(halves_of(work.to, work.outputs, share.tile)), policy(once_policy()) {}
   __device__ void bring(const Queue& queue, int chunk, int slot) const {
     Barrier* barrier = queue.full + slot;
-    expect_bytes(barrier, S::kWeightBytes);
+    expect_bytes(barrier, kBytes);
     const std::uint32_t to = queue.stage(slot);
     copy_box(to, map, chunk * kChunk, from.low, barrier, policy);
-    copy_box(to + S::kWeightBytes / 2, map, chunk * kChunk, from.high, barrier, policy);
+    copy_box(to + kBytes / 2, map, chunk * kChunk, from.high, barrier, policy);
   }
 };
 
-template <int kRows, int kGroups>
+template <int kRows>
 struct RowSource {
   const CUtensorMap* map;
   std::uint64_t policy = often_policy();
 
   __device__ void bring(const Queue& queue, int chunk, int slot) const {
-    expect_bytes(queue.full + slot, Sizes<kRows, kGroups>::kRowsBytes);
+    expect_bytes(queue.full + slot, Sizes<kRows>::kRowsBytes);
     copy_box(queue.stage(slot), map, chunk * kChunk, 0, queue.full + slot, policy);
   }
 };
@@ -86,10 +84,9 @@ __device__ inline void refill(const Queue& queue, const Share& share, const Sour
 }
 
 // Four warps: the sums of 64 outputs.
-template <int kRows, int kGroups>
+template <int kRows>
 __device__ inline void multiply_all(const Share& share, const Queue& weights, const Queue& rows,
                                     int group, float (&sum)[kRows / 2]) {
-  using S = Sizes<kRows, kGroups>;
   const bool speaks = threadIdx.x % 32 == 0;
   Place weight, row, weight_before, row_before;
   for (int chunk = share.begin; chunk < share.end; ++chunk) {
@@ -116,9 +113,9 @@ __device__ inline void multiply_all(const Share& share, const Queue& weights, co
 }
 
 // Sums to shared memory as [rows, kStride].
-template <int kRows, int kGroups>
+template <int kRows>
 __device__ inline void lay_down(float* to, int group, const float (&sum)[kRows / 2]) {
-  using S = Sizes<kRows, kGroups>;
+  using S = Sizes<kRows>;
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   const int output = group * kGroupOutputs + warp % 4 * 16 + lane / 4;
 #pragma unroll
@@ -133,11 +130,11 @@ __device__ inline void lay_down(float* to, int group, const float (&sum)[kRows /
 
 // The end of a tile: the sums of all parts, added in order, of this block's share of the rows, four
 // outputs of both halves at a time.
-template <int kRows, int kGroups>
+template <int kRows>
 struct Ending {
-  using S = Sizes<kRows, kGroups>;
-  static constexpr int kFours = S::kOutputs / 8;  // of a half
-  static constexpr int kHeld = 2;                 // reads of a thread that go ahead
+  using S = Sizes<kRows>;
+  static constexpr int kFours = kOutputs / 8;  // of a half
+  static constexpr int kHeld = 2;              // reads of a thread that go ahead
   const Work& work;
   const Share& share;
   Halves halves;
@@ -147,7 +144,7 @@ struct Ending {
   __device__ Ending(const Work& all, const Share& mine)
       : work(all),
         share(mine),
-        halves(halves_of(all.to, all.outputs, mine.tile, S::kOutputs)),
+        halves(halves_of(all.to, all.outputs, mine.tile)),
         first(all.rows * mine.part / all.parts),
         count((all.rows * (mine.part + 1) / all.parts - first) * kFours) {}
 
@@ -157,7 +154,7 @@ struct Ending {
   __device__ void prepare() {
 #pragma unroll
     for (int n = 0; n < kHeld; ++n) {
-      const int i = static_cast<int>(threadIdx.x) + n * S::kThreads;
+      const int i = static_cast<int>(threadIdx.x) + n * kThreads;
       if (i < count) held[n] = ahead(i);
     }
   }
@@ -168,7 +165,7 @@ struct Ending {
 #pragma unroll
     for (int p = 0; p < kParts; ++p) {
       const std::uint32_t there = in_block(place, min(from + p, work.parts - 1));
-      a[p] = load_there(there), b[p] = load_there(there + S::kOutputs / 2 * 4);
+      a[p] = load_there(there), b[p] = load_there(there + kOutputs / 2 * 4);
     }
 #pragma unroll
     for (int p = 0; p < kParts; ++p) {
@@ -177,25 +174,43 @@ struct Ending {
       for (int n = 0; n < 4; ++n) low.item[n] += a[p].item[n], high.item[n] += b[p].item[n];
     }
   }
-  __device__ void write(std::uint32_t sums, int i, const Ahead& before) const {
+  // Factors of this block's rows; one warp.
+  __device__ void find_factors(float* factors) const {
+    if (work.factors.squares == nullptr) return;
+    for (int r = static_cast<int>(threadIdx.x) % 32; r < count / kFours; r += 32) {
+      factors[r] = factor_of(work.factors, first + r);
+    }
+  }
+  __device__ void write(std::uint32_t sums, const float* factors, int i,
+                        const Ahead& before) const {
     const int row = first + i / kFours, j = i % kFours * 4;
     const std::uint32_t place = sums + (row * S::kStride + j) * 4;
     Four low{}, high{};
     if (work.parts == 1) {
-      low = load_here(place), high = load_here(place + S::kOutputs / 2 * 4);
+      low = load_here(place), high = load_here(place + kOutputs / 2 * 4);
     } else {
       for (int part = 0; part < work.parts; part += 4) add<4>(place, part, low, high);
     }
-    write_four(work.to, work.outputs, halves, j, row, low, high, before);
+    if (work.factors.squares != nullptr) {
+      const float factor = factors[i / kFours];
+#pragma unroll
+      for (int n = 0; n < 4; ++n) low.item[n] *= factor, high.item[n] *= factor;
+    }
+    float squares = write_four(work.to, work.outputs, halves, j, row, low, high, before);
+    if (work.to.next.squares == nullptr) return;
+    static_assert(kFours == 16, "half a warp has a row of the tile");
+    const unsigned half = 0xFFFFu << (threadIdx.x & 16);
+    for (int n = 8; n > 0; n /= 2) squares += __shfl_xor_sync(half, squares, n);
+    if (j == 0) work.to.next.squares[share.tile * kWideMaxRows + row] = squares;
   }
-  __device__ void finish(std::uint32_t sums) const {
+  __device__ void finish(std::uint32_t sums, const float* factors) const {
 #pragma unroll
     for (int n = 0; n < kHeld; ++n) {
-      const int i = static_cast<int>(threadIdx.x) + n * S::kThreads;
-      if (i < count) write(sums, i, held[n]);
+      const int i = static_cast<int>(threadIdx.x) + n * kThreads;
+      if (i < count) write(sums, factors, i, held[n]);
     }
-    for (int i = static_cast<int>(threadIdx.x) + kHeld * S::kThreads; i < count; i += S::kThreads) {
-      write(sums, i, ahead(i));
+    for (int i = static_cast<int>(threadIdx.x) + kHeld * kThreads; i < count; i += kThreads) {
+      write(sums, factors, i, ahead(i));
     }
   }
 };
@@ -206,15 +221,16 @@ __device__ inline void meet(const Work& work) {
   cluster_meet<publish>();
 }
 
-template <int kRows, int kGroups>
-__global__ __launch_bounds__(Sizes<kRows, kGroups>::kThreads,
+template <int kRows>
+__global__ __launch_bounds__(kThreads,
                              1) void wide_kernel(const __grid_constant__ CUtensorMap weight_map,
                                                  const __grid_constant__ CUtensorMap row_map,
                                                  const __grid_constant__ Work work) {
-  using S = Sizes<kRows, kGroups>;
+  using S = Sizes<kRows>;
   extern __shared__ __align__(1024) unsigned char memory[];
   const int queue_bytes = S::queue_bytes(work.weight_stages, work.row_stages);
   auto* barriers = reinterpret_cast<Barrier*>(memory + queue_bytes);
+  auto* factors = reinterpret_cast<float*>(barriers + 4 * kMaxStages);
   const std::uint32_t begin = shared_address(memory);
   const Queue weights{begin, barriers, barriers + kMaxStages, work.weight_stages, S::kWeightBytes};
   const Queue rows{begin + work.weight_stages * S::kWeightBytes, barriers + 2 * kMaxStages,
@@ -222,42 +238,43 @@ __global__ __launch_bounds__(Sizes<kRows, kGroups>::kThreads,
   const Share share = share_of(work);
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const bool speaks = threadIdx.x % 32 == 0;
-  Ending<kRows, kGroups> ending(work, share);
-  const WeightSource<kRows, kGroups> weight_source(&weight_map, work, share);
-  const RowSource<kRows, kGroups> row_source{&row_map};
-  if (warp == kGroups * 4 && speaks) {
-    weights.init(kGroups * 4);
+  Ending<kRows> ending(work, share);
+  const WeightSource weight_source(&weight_map, work, share);
+  const RowSource<kRows> row_source{&row_map};
+  if (warp == kWarps && speaks) {
+    weights.init(kWarps);
     publish_barriers();
     fill(weights, share, weight_source);
-  } else if (warp == kGroups * 4 + 1 && speaks) {
+  } else if (warp == kWarps + 1 && speaks) {
     prefetch_map(&row_map);
-    rows.init(kGroups * 4);
+    rows.init(kWarps);
     publish_barriers();
   }
   __syncthreads();
-  if (warp < kGroups * 4) {
+  if (warp < kWarps) {
     float sum[kRows / 2] = {};
-    multiply_all<kRows, kGroups>(share, weights, rows, warp / 4, sum);
+    multiply_all<kRows>(share, weights, rows, warp / 4, sum);
     grid_wait();
     ending.prepare();
     __syncthreads();  // nobody reads the queues any more
-    lay_down<kRows, kGroups>(reinterpret_cast<float*>(memory), warp / 4, sum);
+    lay_down<kRows>(reinterpret_cast<float*>(memory), warp / 4, sum);
   } else {
-    if (warp == kGroups * 4 && speaks) {
+    if (warp == kWarps && speaks) {
       refill(weights, share, weight_source);
       grid_launch_next();
-    } else if (speaks) {
+    } else if (warp == kWarps + 1 && speaks) {
       grid_wait();
       fill(rows, share, row_source);
       refill(rows, share, row_source);
     }
     __syncwarp();
     grid_wait();
+    if (warp == kWarps + 2) ending.find_factors(factors);
     ending.prepare();
     __syncthreads();
   }
   meet<true>(work);
-  ending.finish(begin);
+  ending.finish(begin, factors);
   meet<false>(work);  // others may still read this block's sums
 }
 

@@ -18,18 +18,33 @@ constexpr int kWideMaxRows = 128;
 
 // How the work of a product is laid out.
 struct WideForm {
-  int outputs;                    // of a block: 64 or 128
   int parts;                      // blocks of a cluster that split the inputs, 1 to 8
   int weight_stages, row_stages;  // of the queues in shared memory
 };
 
 // What becomes of the sums.
 enum class WideEnd { kStoreBf16, kStoreF32, kAdd, kSwiglu, kQkv };
+// kAdd may also begin the RMS norm that stands behind it: each new value times the norm's weight,
+// and what the next product needs to apply the rest to its sums (WideFactors). At most kWideMaxRows
+// rows.
+struct WideNext {
+  const __nv_bfloat16* norm;  // [outputs]
+  __nv_bfloat16* rows;        // [rows, outputs]
+  float* squares;             // [wide_tiles(outputs), kWideMaxRows]: sums of squares of a tile
+};
 struct WideOutput {
   WideEnd end;
   void* out;      // [rows, outputs] bf16 or fp32; kSwiglu: [rows, outputs / 2] bf16; kQkv: unused
   QkvOutput qkv;  // kQkv
+  WideNext next;  // kAdd: all null or all set
 };
+// Sums of a row are multiplied by 1 / sqrt(squares of the row / size + eps).
+struct WideFactors {
+  const float* squares;  // [tiles, kWideMaxRows]; null: by 1
+  int tiles, size;
+  float eps;
+};
+inline int wide_tiles(int outputs) { return (outputs + 127) / 128; }
 
 // On the calling thread's current GPU.
 bool wide_runs();
@@ -39,6 +54,6 @@ bool wide_takes(int rows, int outputs, int inputs, int dim);
 WideForm wide_form(int rows, int outputs, int inputs);
 
 cudaError_t launch_wide(const WideForm& form, const StreamWeight& weight, const PlainRows& x,
-                        const WideOutput& output, cudaStream_t stream);
+                        const WideFactors& factors, const WideOutput& output, cudaStream_t stream);
 
 }  // namespace higgs_rt

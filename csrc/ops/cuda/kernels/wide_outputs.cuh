@@ -1,10 +1,10 @@
-// Where the outputs of a wide product come from and what becomes of the sums. A tile of `size`
+// Where the outputs of a wide product come from and what becomes of the sums. A tile of kOutputs
 // outputs has two halves that belong together in pairs: output j of the lower half with output j of
 // the upper one.
 #pragma once
 
 #include "ops/cuda/kernels/numbers.cuh"
-#include "ops/cuda/kernels/wide_linear.h"
+#include "ops/cuda/kernels/wide_shares.cuh"
 
 namespace higgs_rt::wide {
 
@@ -15,10 +15,11 @@ using Four = Pack<float, 4>;
 struct Halves {
   int low, high;
 };
-__device__ inline Halves halves_of(const WideOutput& to, int outputs, int tile, int size) {
-  const int half = size / 2, begin = tile * half;
+__device__ inline Halves halves_of(const WideOutput& to, int outputs, int tile) {
+  constexpr int half = kOutputs / 2;
+  const int begin = tile * half;
   if (to.end == WideEnd::kSwiglu) return {begin, outputs / 2 + begin};
-  if (to.end != WideEnd::kQkv) return {tile * size, tile * size + half};
+  if (to.end != WideEnd::kQkv) return {tile * kOutputs, tile * kOutputs + half};
   const int pairs = to.qkv.dim / 2, head = begin / pairs, first = head * pairs + begin;
   return {first, first + pairs};  // head * dim + begin % pairs
 }
@@ -31,10 +32,20 @@ __device__ inline void store_bf16(bf16* place, const Four& values) {
 }
 
 // What the end of a product reads besides the sums, asked for before they are joined. kAdd: what
-// the sums of both halves are added to. kQkv: cos and sin of four pairs.
+// the sums of both halves are added to, and weights of the norm behind. kQkv: cos and sin of four
+// pairs.
 struct Ahead {
   Four first, second;
+  Pack<bf16, 4> low_norm, high_norm;
 };
+
+// What the sums of a row are multiplied by.
+__device__ inline float factor_of(const WideFactors& from, int row) {
+  float sum = 0.0f;
+#pragma unroll 8
+  for (int t = 0; t < from.tiles; ++t) sum += from.squares[t * kWideMaxRows + row];
+  return 1.0f / sqrtf(sum / static_cast<float>(from.size) + from.eps);
+}
 
 __device__ inline Four load_inside(const float* row, int o, int outputs) {
   return o < outputs ? load_pack<4>(row + o) : Four{};
@@ -44,30 +55,51 @@ __device__ inline Ahead read_ahead(const WideOutput& to, int outputs, const Halv
                                    int row) {
   if (to.end == WideEnd::kAdd) {
     const float* out = static_cast<const float*>(to.out) + std::int64_t{row} * outputs;
-    return {load_inside(out, halves.low + j, outputs), load_inside(out, halves.high + j, outputs)};
+    Ahead ahead{};
+    ahead.first = load_inside(out, halves.low + j, outputs);
+    ahead.second = load_inside(out, halves.high + j, outputs);
+    if (to.next.norm == nullptr) return ahead;
+    if (halves.low + j < outputs) ahead.low_norm = load_pack<4>(to.next.norm + halves.low + j);
+    if (halves.high + j < outputs) ahead.high_norm = load_pack<4>(to.next.norm + halves.high + j);
+    return ahead;
   }
   if (to.end != WideEnd::kQkv) return {};
   const int half = to.qkv.dim / 2, head = halves.low / to.qkv.dim;
   const int position = to.qkv.position[row];
   if (head >= to.qkv.heads + to.qkv.kv_heads || position < 0) {
-    return {{1.0f, 0.0f, 1.0f, 0.0f}, {1.0f, 0.0f, 1.0f, 0.0f}};
+    return {{1.0f, 0.0f, 1.0f, 0.0f}, {1.0f, 0.0f, 1.0f, 0.0f}, {}, {}};
   }
   const int i = halves.low + j - head * to.qkv.dim;
   const float* turns = to.qkv.rope + (std::int64_t{position} * half + i) * 2;
-  return {load_pack<4>(turns), load_pack<4>(turns + 4)};
+  return {load_pack<4>(turns), load_pack<4>(turns + 4), {}, {}};
 }
 
 // Outputs o to o + 3 of a row as they are.
-__device__ inline void write_plain(const WideOutput& to, int outputs, int row, int o, Four values,
-                                   const Four& before) {
+__device__ inline void write_plain(const WideOutput& to, int outputs, int row, int o,
+                                   const Four& values) {
   if (o >= outputs) return;
   const std::int64_t place = std::int64_t{row} * outputs + o;
   if (to.end == WideEnd::kStoreBf16) return store_bf16(static_cast<bf16*>(to.out) + place, values);
-  if (to.end == WideEnd::kAdd) {
-#pragma unroll
-    for (int j = 0; j < 4; ++j) values.item[j] += before.item[j];
-  }
   store_pack(static_cast<float*>(to.out) + place, values);
+}
+
+// Outputs o to o + 3 of a row, added to what was there; gives the sum of their squares.
+__device__ inline float write_sum(const WideOutput& to, int outputs, int row, int o, Four values,
+                                  const Four& before, const Pack<bf16, 4>& norm) {
+  if (o >= outputs) return 0.0f;
+  const std::int64_t place = std::int64_t{row} * outputs + o;
+#pragma unroll
+  for (int j = 0; j < 4; ++j) values.item[j] += before.item[j];
+  store_pack(static_cast<float*>(to.out) + place, values);
+  if (to.next.norm == nullptr) return 0.0f;
+  float squares = 0.0f;
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    squares = fmaf(values.item[j], values.item[j], squares);
+    values.item[j] *= number(norm.item[j]);
+  }
+  store_bf16(to.next.rows + place, values);
+  return squares;
 }
 
 __device__ inline void write_swiglu(const WideOutput& to, int width, int row, int f,
@@ -106,17 +138,24 @@ __device__ inline void write_qkv(const QkvOutput& to, int row, int first, const 
   store_bf16(place + i + half, b);
 }
 
-// Outputs j to j + 3 of both halves of a row's tile.
-__device__ inline void write_four(const WideOutput& to, int outputs, const Halves& halves, int j,
-                                  int row, const Four& low, const Four& high, const Ahead& ahead) {
+// Outputs j to j + 3 of both halves of a row's tile; gives the sum of squares for kAdd.
+__device__ inline float write_four(const WideOutput& to, int outputs, const Halves& halves, int j,
+                                   int row, const Four& low, const Four& high, const Ahead& ahead) {
+  if (to.end == WideEnd::kAdd) {
+    const float squares =
+        write_sum(to, outputs, row, halves.low + j, low, ahead.first, ahead.low_norm);
+    return squares +
+           write_sum(to, outputs, row, halves.high + j, high, ahead.second, ahead.high_norm);
+  }
   if (to.end == WideEnd::kSwiglu) {
     write_swiglu(to, outputs / 2, row, halves.low + j, low, high);
   } else if (to.end == WideEnd::kQkv) {
     if (halves.low < outputs) write_qkv(to.qkv, row, halves.low + j, low, high, ahead);
   } else {
-    write_plain(to, outputs, row, halves.low + j, low, ahead.first);
-    write_plain(to, outputs, row, halves.high + j, high, ahead.second);
+    write_plain(to, outputs, row, halves.low + j, low);
+    write_plain(to, outputs, row, halves.high + j, high);
   }
+  return 0.0f;
 }
 
 }  // namespace higgs_rt::wide

@@ -84,8 +84,7 @@ __device__ inline Pack<float, 4> load_here(std::uint32_t address) {
   return v;
 }
 
-// --- Copies of boxes: rows of 64 numbers from (column, row) on; what lies outside is zero
-// ---------
+// --- Copies of boxes: rows of 64 numbers from (column, row) on, zero outside --------------------
 
 __device__ inline std::uint64_t once_policy() {
   std::uint64_t policy;

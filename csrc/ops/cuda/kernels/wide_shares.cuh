@@ -8,18 +8,21 @@ namespace higgs_rt::wide {
 constexpr int kMaxStages = 16;  // of a queue
 constexpr int kChunk = 64;      // inputs of a stage: 128 bytes of each row
 constexpr int kRowBytes = 128;
-constexpr int kGroupOutputs = 64;  // of four warps
+constexpr int kGroups = 2;                         // of four warps
+constexpr int kGroupOutputs = 64;                  // of a group
+constexpr int kOutputs = kGroups * kGroupOutputs;  // of a block
+constexpr int kWarps = kGroups * 4;                // that multiply
+constexpr int kThreads = (kWarps + 3) * 32;        // two more fill the queues, one finds factors
 
 struct Work {
   WideOutput to;
+  WideFactors factors;
   int rows, outputs, inputs;
   int parts, weight_stages, row_stages;
 };
 
-template <int kRows, int kGroups>
+template <int kRows>
 struct Sizes {
-  static constexpr int kOutputs = kGroups * kGroupOutputs;
-  static constexpr int kThreads = kGroups * 128 + 64;
   static constexpr int kWeightBytes = kOutputs * kRowBytes;  // of a stage
   static constexpr int kRowsBytes = kRows * kRowBytes;       // of a stage
   // Sums in shared memory are [rows, kStride]: lanes of a warp write to different banks.
@@ -29,9 +32,10 @@ struct Sizes {
   static constexpr __host__ __device__ int queue_bytes(int weight_stages, int row_stages) {
     return weight_stages * kWeightBytes + row_stages * kRowsBytes;
   }
-  // Of a block: the queues, whose memory the sums take at the end, then the barriers.
+  // Of a block: the queues, whose memory the sums take at the end, then the barriers, then a factor
+  // of each row.
   static constexpr int shared_bytes(int weight_stages, int row_stages) {
-    return queue_bytes(weight_stages, row_stages) + 4 * kMaxStages * 8;
+    return queue_bytes(weight_stages, row_stages) + 4 * kMaxStages * 8 + kWideMaxRows * 4;
   }
 };
 
