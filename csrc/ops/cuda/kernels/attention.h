@@ -98,6 +98,6 @@ cudaError_t launch_attention_prefill(const AttentionShape& shape, const Attentio
 bool attention_whole_takes(const AttentionShape& shape, const AttentionMemory& memory);
 cudaError_t prepare_attention_whole();
 cudaError_t launch_attention_whole(const AttentionShape& shape, const AttentionData& data,
-                                   cudaStream_t stream);
+                                   const AttentionMemory& memory, cudaStream_t stream);
 
 }  // namespace higgs_rt

@@ -181,7 +181,9 @@ cudaError_t launch_attention_decode(const AttentionShape& shape, const Attention
   const std::int64_t splits = (positions + kSplit - 1) / kSplit;
   const std::int64_t items = shape.rows * shape.kv_heads;
   // As many blocks as run at a time: longer ones keep more loads going than more of them.
-  if (attention_whole_takes(shape, memory)) return launch_attention_whole(shape, data, stream);
+  if (attention_whole_takes(shape, memory)) {
+    return launch_attention_whole(shape, data, memory, stream);
+  }
   const std::int64_t room = memory.multiprocessors * kBlocksPerMultiprocessor / items;
   const std::int64_t most = items < kMaxSplitItems ? kMaxSplits : 1;
   const std::int64_t at_once = std::max<std::int64_t>(1, std::min({splits, room, most}));

@@ -32,12 +32,13 @@ __device__ void copy_half(const Context& context, const __nv_bfloat16* from, int
   }
 }
 
-// All tiles of this warp; `done(n)` is called by all threads after the n-th split, whose sums are
-// in `joined` then.
-template <class Done>
-__device__ void walk_context(const Context& context, const std::uint32_t (&q)[kDim / 16][2],
-                             float scale, std::uint32_t halves, const Joined<kDim>& joined,
-                             Done done) {
+// All tiles of this warp. `start(q)` waits for the kernels ahead and loads the queries; `done(n)`
+// is called by all threads after the n-th split, whose sums are in `joined` then. With `early` only
+// the last position of the context is of this step, and the first tiles are asked for before
+// start(), but where that position is among them.
+template <class Start, class Done>
+__device__ void walk_context(const Context& context, float scale, std::uint32_t halves,
+                             const Joined<kDim>& joined, bool early, Start start, Done done) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int count = context.splits << context.tiles_log2;
   const auto position_in = [&](int n) { return context.tile_position(n, warp); };
@@ -49,11 +50,22 @@ __device__ void walk_context(const Context& context, const std::uint32_t (&q)[kD
     if (wanted) copy_half(context, from, slot, half(i));
     copy_async_commit();
   };
-  const int first = slot_in(0);
-  int next = slot_in(1), second = slot_in(2);
-  bring(true, context.k, first, 0);
-  bring(true, context.v, first, 1);
-  bring(1 < count, context.k, next, 2);
+  int next = -1, second = -1;
+  const auto begin = [&] {
+    const int first = slot_in(0);
+    next = slot_in(1), second = slot_in(2);
+    bring(true, context.k, first, 0);
+    bring(true, context.v, first, 1);
+    bring(1 < count, context.k, next, 2);
+  };
+  const auto has_last = [&](int n) {
+    return n < count && static_cast<unsigned>(context.length - 1 - position_in(n)) < kTile;
+  };
+  if (has_last(0) || has_last(1)) early = false;
+  if (early) begin();
+  std::uint32_t q[kDim / 16][2];
+  start(q);
+  if (!early) begin();
   Sums<kDim> sums;
   sums.clear();
   for (int n = 0, at = 0; n < count; ++n, at = (at + 2) % kHalves) {
@@ -83,7 +95,7 @@ __device__ void walk_context(const Context& context, const std::uint32_t (&q)[kD
 // Grid (1, key/value heads, rows). What is read before the kernels ahead have finished: as in
 // attention_decode.cu.
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
-    attention_whole_kernel(AttentionShape shape, AttentionData data) {
+    attention_whole_kernel(AttentionShape shape, AttentionData data, unsigned multiprocessors) {
   extern __shared__ __align__(128) std::byte shared[];
   grid_launch_next();
   const std::int64_t row = blockIdx.z;
@@ -98,17 +110,22 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   }
   const Context context = context_of(shape, data, row, length);
   const Joined<kDim> joined(shared + kWarps * kHalves * kHalfBytes, group);
-  grid_wait();
-  std::uint32_t q[kDim / 16][2];
-  load_queries<kDim>(static_cast<const __nv_bfloat16*>(data.q) + at, group, q);
+  const auto start = [&](std::uint32_t (&q)[kDim / 16][2]) {
+    grid_wait();
+    load_queries<kDim>(static_cast<const __nv_bfloat16*>(data.q) + at, group, q);
+  };
   Folded held[kHeld];
-  walk_context(context, q, shape.scale * 1.44269504f, shared_address(shared), joined, [&](int n) {
+  const auto done = [&](int n) {
 #pragma unroll
     for (int i = 0; i < kHeld; ++i) {
       const int e = static_cast<int>(threadIdx.x) + i * kThreads;
       if (e < elements) held[i] = fold(n == 0 ? nothing() : held[i], joined.over_warps(e));
     }
-  });
+  };
+  // As in attention_decode.cu: where all blocks run at a time.
+  const bool early = gridDim.y * gridDim.z <= kBlocksPerMultiprocessor * multiprocessors;
+  walk_context(context, shape.scale * 1.44269504f, shared_address(shared), joined, early, start,
+               done);
 #pragma unroll
   for (int i = 0; i < kHeld; ++i) {
     const int e = static_cast<int>(threadIdx.x) + i * kThreads;
@@ -134,11 +151,12 @@ cudaError_t prepare_attention_whole() {
 }
 
 cudaError_t launch_attention_whole(const AttentionShape& shape, const AttentionData& data,
-                                   cudaStream_t stream) {
+                                   const AttentionMemory& memory, cudaStream_t stream) {
   const dim3 grid(1, static_cast<unsigned>(shape.kv_heads), static_cast<unsigned>(shape.rows));
   const int group = static_cast<int>(shape.query_heads / shape.kv_heads);
   return launch(attention_whole_kernel, grid, kThreads,
-                static_cast<std::size_t>(shared_bytes(group)), stream, shape, data);
+                static_cast<std::size_t>(shared_bytes(group)), stream, shape, data,
+                static_cast<unsigned>(memory.multiprocessors));
 }
 
 }  // namespace higgs_rt
