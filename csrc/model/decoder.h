@@ -29,7 +29,7 @@ struct DecoderBatch {
   // No logits are wanted of rows before this one; only on devices that plan nothing for the rows of
   // attention() (Ops::plan_attention). Where no logits are wanted at all, it is not looked at.
   std::int64_t first_wanted = 0;
-  // Whether a step of decode rows may be one kernel where the device has one (Ops::decode_step).
+  // Whether a step of decode rows may take the device's form of a whole step (Ops::decode_step).
   bool one_kernel = true;
 };
 
