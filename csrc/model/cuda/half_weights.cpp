@@ -52,6 +52,17 @@ class Packer {
             half_channels(outputs)};
   }
 
+  HalfConvWeights unit_conv(const ConvWeights& conv) const {
+    const TensorView& weight = conv.weight.view();
+    const std::int64_t channels = weight.dim(1), taps = weight.dim(2);
+    const std::int32_t wide = half_channels(channels);
+    if (!half_unit_fits(wide)) return this->conv(conv);
+    return {{device_, pack_half_unit_conv(weight.as<float>(), channels, taps)},
+            numbers(padded(conv.bias)),
+            wide,
+            wide};
+  }
+
   HalfConvWeights upsample(const ConvWeights& conv, std::int64_t stride) const {
     const TensorView& weight = conv.weight.view();
     const std::int64_t channels = weight.dim(0), outputs = weight.dim(1);
@@ -115,8 +126,8 @@ HalfBlockWeights pack_block(const Packer& pack, const CodecWeights& weights, std
   out.snake = pack.snake(block.snake);
   out.upsample = pack.upsample(block.upsample, stride);
   for (const ResidualUnitWeights& unit : block.units) {
-    out.units.push_back({pack.snake(unit.snake1), pack.conv(unit.conv1), pack.snake(unit.snake2),
-                         pack.conv(unit.conv2)});
+    out.units.push_back({pack.snake(unit.snake1), pack.unit_conv(unit.conv1),
+                         pack.snake(unit.snake2), pack.unit_conv(unit.conv2)});
   }
   return out;
 }

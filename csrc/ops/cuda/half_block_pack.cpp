@@ -76,11 +76,20 @@ void add_unit(Writer& writer, const HalfBlockNumbers::Unit& unit, std::int64_t o
   writer.vector(unit.point_bias);
 }
 
-// [tap][channel], padded, then the bias and up to 16 bytes.
+// Eight columns of factors: the weight in fp16, what that leaves of it, zeros. Then the bias, up to
+// 16 bytes.
 void add_last(Writer& writer, const HalfBlockNumbers& block) {
+  constexpr std::int64_t kColumns = 8;
   for (std::int64_t tap = 0; tap < kLastTaps; ++tap) {
-    for (std::int64_t c = 0; c < half_channels(block.outputs); ++c) {
-      writer.add(c < block.outputs ? block.last[c * kLastTaps + tap] : 0.0F);
+    for (std::int64_t piece = 0; piece < half_channels(block.outputs); piece += 8) {
+      for (std::int64_t column = 0; column < kColumns; ++column) {
+        for (std::int64_t c = piece; c < piece + 8; ++c) {
+          const float weight = c < block.outputs ? block.last[c * kLastTaps + tap] : 0.0F;
+          const __half high = __float2half(weight);
+          const float low = weight - __half2float(high);
+          writer.add(column == 0 ? high : __float2half(column == 1 ? low : 0.0F));
+        }
+      }
     }
   }
   for (const float value : {block.last_bias[0], 0.0F, 0.0F, 0.0F}) writer.add(value);

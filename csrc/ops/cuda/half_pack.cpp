@@ -11,27 +11,24 @@ namespace {
 
 std::int32_t chunk_of(std::int32_t channels) { return channels % 64 == 0 ? 64 : 32; }
 
-// Each block of kGroupOutputs places by kGroupChannels from [place][channel] to [piece of 8
-// channels] [place][channel in piece].
-void pack_for_group(std::vector<__half>& packed) {
-  constexpr std::size_t kPiece = 8, kBlock = kGroupOutputs * kGroupChannels;
-  std::vector<__half> block(kBlock);
-  for (std::size_t first = 0; first < packed.size(); first += kBlock) {
-    for (std::size_t i = 0; i < kBlock; ++i) {
+// Each block of `outputs` places by kGroupChannels from [place][channel] to [piece of 8 channels]
+// [place][channel in piece].
+void pack_for_group(std::vector<__half>& packed, std::size_t outputs) {
+  constexpr std::size_t kPiece = 8;
+  std::vector<__half> block(outputs * kGroupChannels);
+  for (std::size_t first = 0; first < packed.size(); first += block.size()) {
+    for (std::size_t i = 0; i < block.size(); ++i) {
       const std::size_t place = i / kGroupChannels, channel = i % kGroupChannels;
-      const std::size_t at = (channel / kPiece * kGroupOutputs + place) * kPiece + channel % kPiece;
+      const std::size_t at = (channel / kPiece * outputs + place) * kPiece + channel % kPiece;
       block[at] = packed[first + i];
     }
     std::copy(block.begin(), block.end(), packed.begin() + static_cast<std::ptrdiff_t>(first));
   }
 }
 
-}  // namespace
-
-// [chunk][tap][place of output][channel in chunk]; for half_group.cu each 128 outputs of a chunk
-// and a tap as [piece of 8 channels][place of output][channel in piece].
-std::vector<__half> pack_half_conv(const float* weight, std::int64_t outputs, std::int64_t channels,
-                                   std::int64_t taps) {
+// [chunk][tap][place of output][channel in chunk].
+std::vector<__half> pack_chunks(const float* weight, std::int64_t outputs, std::int64_t channels,
+                                std::int64_t taps) {
   const std::int64_t wide = half_channels(channels), high = half_channels(outputs);
   const std::int64_t chunk = chunk_of(static_cast<std::int32_t>(wide));
   std::vector<__half> packed(static_cast<std::size_t>(wide * high * taps), __float2half(0.0F));
@@ -47,7 +44,28 @@ std::vector<__half> pack_half_conv(const float* weight, std::int64_t outputs, st
       }
     }
   }
-  if (half_group_takes(half_channels(channels), half_channels(outputs))) pack_for_group(packed);
+  return packed;
+}
+
+}  // namespace
+
+// For half_group.cu each kGroupOutputs outputs of a chunk and a tap as [piece of 8 channels][place
+// of output][channel in piece].
+std::vector<__half> pack_half_conv(const float* weight, std::int64_t outputs, std::int64_t channels,
+                                   std::int64_t taps) {
+  std::vector<__half> packed = pack_chunks(weight, outputs, channels, taps);
+  if (half_group_takes(half_channels(channels), half_channels(outputs))) {
+    pack_for_group(packed, kGroupOutputs);
+  }
+  return packed;
+}
+
+// There all outputs.
+std::vector<__half> pack_half_unit_conv(const float* weight, std::int64_t channels,
+                                        std::int64_t taps) {
+  const std::int32_t wide = half_channels(channels);
+  std::vector<__half> packed = pack_chunks(weight, channels, channels, taps);
+  if (half_group_takes_unit(wide)) pack_for_group(packed, static_cast<std::size_t>(wide));
   return packed;
 }
 

@@ -23,7 +23,7 @@ struct BlockWork {
         memory(bytes),
         shared(static_cast<std::uint32_t>(__cvta_generic_to_shared(bytes))) {
     place.begin = static_cast<int>(blockIdx.x) * S::kKept - S::kHalo;
-    place.warp = threadIdx.x / 32;
+    place.warp = __shfl_sync(0xFFFFFFFFu, threadIdx.x / 32, 0);  // known to be the same in a warp
     place.lane = threadIdx.x % 32;
   }
 
@@ -50,54 +50,87 @@ struct BlockWork {
     const int w = S::stage_at(0);
 #pragma unroll
     for (int m = 0; m < S::kTiles; ++m) {
-      const int phase = place.phase(m);
       take_bias<false>(numbers(w + S::kUpFactors), x[m]);
+      hold(x[m]);
+    }
+#pragma unroll
+    for (int m = 0; m < S::kTiles; ++m) {
+      const int phase = place.phase(m);
       // The first tap's row: one before, or the same (padding ceil(ratio / 2)).
       const int row = place.index(m) + (phase + (S::kRatio + 1) / 2) / S::kRatio;
-      add_products<typename S::Inputs, 2, S::kIn>(shared, S::kInRows * S::kChunk * 2,
-                                                  shared + w + phase * (2 * S::kIn * S::kOut * 2),
-                                                  NextRows{row}, x[m]);
+      add_products<S::kChunk, 2, S::kIn, S::kInRows * S::kChunk * 2>(
+          shared + place.index() * S::kChunk * 2, shared + w + phase * (2 * S::kIn * S::kOut * 2),
+          NextRows{row}, x[m]);
+    }
+    finish_rows();
+  }
+
+  // Waits for all products of x.
+  __device__ void finish_rows() {
+#pragma unroll
+    for (int m = 0; m < S::kTiles; ++m) {
+      group_wait<0>(x[m]);
       if ((exists >> (2 * m) & 3) != 3) keep_existing(exists >> (2 * m), x[m]);
     }
   }
 
+  // kSums tiles at once: while the products of one go on, another one's snakes are computed.
   __device__ void run_unit(int stage, int dilation) {
     const int w = S::stage_at(stage), bias = w + S::kWide + S::kPoint + 2 * S::kOut * 4;
     const HalfSnake between = snake_at(bias + S::kOut * 4);
+    constexpr int kSums = S::kSums;
+    float sum[kSums][S::kOut / 8][4];
+    std::uint32_t a[kSums][S::kOut / 16][4];
 #pragma unroll
-    for (int m = 0; m < S::kTiles; ++m) {
-      float sum[S::kOut / 8][4];
-      take_bias<false>(numbers(bias), sum);
-      add_products<typename S::Times, kTaps, S::kOut>(
-          shared, 0, shared + w, DilatedRows<S>(place.phase(m), place.index(m), dilation), sum);
-      take_bias<true>(numbers(bias) + 3 * S::kOut, x[m]);
-      std::uint32_t a[S::kOut / 16][4];
+    for (int first = 0; first < S::kTiles; first += kSums) {
 #pragma unroll
-      for (int g = 0; g < S::kOut / 16; ++g) {
-        const SnakeOfFour snake(between, g * 16 + place.lane % 4 * 4);
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-          const uint2 v = activate(snake, four_sums(sum, g, h));
-          a[g][h] = v.x;
-          a[g][2 + h] = v.y;
-        }
+      for (int m = 0; m < kSums; ++m) {
+        take_bias<false>(numbers(bias), sum[m]);
+        add_products<S::kOut, kTaps, S::kOut, 0>(
+            shared + place.index() * S::kOut * 2, shared + w,
+            DilatedRows<S>(place.phase(first + m), place.index(first + m), dilation), sum[m]);
       }
-      group_begin();
 #pragma unroll
-      for (int g = 0; g < S::kOut / 16; ++g) {
-        const std::uint32_t at = shared + w + S::kWide + g * 2 * S::kOut * 16;
-        multiply_group(a[g], group_factors(at, S::kOut), x[m]);
+      for (int m = 0; m < kSums; ++m) {
+        group_wait<kSums - 1>(sum[m]);
+        take_bias<true>(numbers(bias) + 3 * S::kOut, x[first + m]);
+        activate_sums(between, sum[m], a[m]);
+        multiply_point(w + S::kWide, a[m], x[first + m]);
       }
-      group_commit();
-      group_wait<0>();
-      if ((exists >> (2 * m) & 3) != 3) keep_existing(exists >> (2 * m), x[m]);
     }
+    finish_rows();
+  }
+
+  // fp16(snake(sum)) as factors of a product.
+  __device__ void activate_sums(const HalfSnake& of, const float (&sum)[S::kOut / 8][4],
+                                std::uint32_t (&a)[S::kOut / 16][4]) const {
+#pragma unroll
+    for (int g = 0; g < S::kOut / 16; ++g) {
+      const SnakeOfFour snake(of, g * 16 + place.lane % 4 * 4);
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const uint2 v = activate(snake, four_sums(sum, g, h));
+        a[g][h] = v.x;
+        a[g][2 + h] = v.y;
+      }
+    }
+  }
+
+  __device__ void multiply_point(int w, const std::uint32_t (&a)[S::kOut / 16][4],
+                                 float (&to)[S::kOut / 8][4]) const {
+    group_begin(to);
+#pragma unroll
+    for (int g = 0; g < S::kOut / 16; ++g) {
+      multiply_group(a[g], group_factors(shared + w + g * 2 * S::kOut * 16, S::kOut), to);
+    }
+    group_commit();
   }
 
   // fp16(snake(x)) to the rows in shared memory.
   __device__ void store_rows(const HalfSnake& of) {
     // Steps of eight rows do not change key(): one offset serves all.
-    const int quad = place.lane % 4, first = S::kGuard + place.index(0) + place.lane / 4;
+    const int quad = place.lane % 4;
+    const int first = S::kGuard + place.index() + place.warp % 4 * 16 + place.lane / 4;
     const std::uint32_t at = S::Times::offset(first, quad / 2) + quad % 2 * 8;
 #pragma unroll
     for (int g = 0; g < S::kOut / 16; ++g) {
@@ -114,6 +147,16 @@ struct BlockWork {
     }
   }
 
+  __device__ void take_unit(int unit, int dilation) {
+    wait_copy(barrier(1 + unit));
+    __syncthreads();  // all have read the rows, and the weights before these
+    if (!S::kResident && unit + 1 < kUnits && threadIdx.x == 0) ask(2 + unit);
+    store_rows(snake_at(S::stage_at(1 + unit) + S::kWide + S::kPoint));
+    fence_tiles();
+    __syncthreads();
+    run_unit(1 + unit, dilation);
+  }
+
   // The same to the output, rows that are kept.
   __device__ void write_rows(const HalfSnake& of) {
 #pragma unroll
@@ -125,7 +168,7 @@ struct BlockWork {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
           const int row = place.row(m, h), at = place.begin + row;
-          if (row < S::kHalo || row >= S::kHalo + S::kKept || at >= place.total) continue;
+          if (!is_kept(row)) continue;
           *reinterpret_cast<uint2*>(block.activated + static_cast<std::size_t>(at) * S::kOut +
                                     channel) = activate(snake, four_sums(x[m], g, h));
         }
@@ -133,43 +176,44 @@ struct BlockWork {
     }
   }
 
-  // The last convolution, taps one after another, channel by channel.
+  // The last convolution, as products with two columns of weights: fp16, and what that leaves out.
   __device__ void write_pcm() {
-    const float* weight = numbers(S::stage_at(kUnits + 1)) + 2 * S::kOut;
-    const int made = block.rows * S::kRatio;
-    for (int i = threadIdx.x; i < S::kKept; i += S::kThreads) {
-      const int at = place.begin + S::kHalo + i;
-      if (at >= place.total) return;
-      const int item = at / made, sample = at - item * made - block.last_begin - kTaps / 2;
-      if (sample < 0 || sample >= block.samples) continue;
-      float sum = 0;
+    const int w = S::stage_at(kUnits + 1) + 2 * S::kOut * 4;
+    float sum[S::kTiles][1][4] = {};
 #pragma unroll
-      for (int tap = 0; tap < kTaps; ++tap) {
-        const int row = S::kHalo + i + tap - kTaps / 2;
-        const int place_of = row % S::kRatio * S::kPlane + S::kGuard + row / S::kRatio;
+    for (int m = 0; m < S::kTiles; ++m) hold(sum[m]);
 #pragma unroll
-        for (int piece = 0; piece < S::kOut / 8; ++piece) {
-          const uint4 eight =
-              *reinterpret_cast<const uint4*>(memory + S::Times::offset(place_of, piece));
-          const auto* pairs = reinterpret_cast<const __half2*>(&eight);
-#pragma unroll
-          for (int j = 0; j < 4; ++j) {
-            const float2 pair = __half22float2(pairs[j]);
-            const float* at_weight = weight + tap * S::kOut + piece * 8 + 2 * j;
-            sum = fmaf(pair.x, at_weight[0], sum);
-            sum = fmaf(pair.y, at_weight[1], sum);
-          }
-        }
-      }
-      block.pcm[static_cast<std::size_t>(item) * block.samples + sample] =
-          sum + weight[kTaps * S::kOut];
+    for (int m = 0; m < S::kTiles; ++m) {
+      add_products<S::kOut, kTaps, S::kOut, 0>(shared + place.index() * S::kOut * 2, shared + w,
+                                               DilatedRows<S>(place.phase(m), place.index(m), 1),
+                                               sum[m]);
     }
+    const float bias = *numbers(w + S::kLastFactors);
+    const Divider made(block.rows * S::kRatio);
+#pragma unroll
+    for (int m = 0; m < S::kTiles; ++m) {
+      group_wait<0>(sum[m]);
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const int row = place.row(m, h), at = place.begin + row;
+        if (place.lane % 4 != 0 || !is_kept(row)) continue;
+        const int item = made.quotient(at);
+        const int sample = at - item * made.by - block.last_begin - kTaps / 2;
+        if (sample < 0 || sample >= block.samples) continue;
+        block.pcm[static_cast<std::size_t>(item) * block.samples + sample] =
+            sum[m][0][2 * h] + sum[m][0][2 * h + 1] + bias;
+      }
+    }
+  }
+
+  __device__ bool is_kept(int row) const {
+    return row >= S::kHalo && row < S::kHalo + S::kKept && place.begin + row < place.total;
   }
 };
 
 template <class S>
 __global__ void __launch_bounds__(S::kThreads, 1) half_block_kernel(HalfBlock block) {
-  extern __shared__ __align__(128) unsigned char memory[];
+  extern __shared__ __align__(1024) unsigned char memory[];
   BlockWork<S> work(block, memory);
   work.place.total = *block.batch.count * block.rows * S::kRatio;
   const bool has_rows = work.place.begin + S::kHalo < work.place.total;
@@ -180,22 +224,20 @@ __global__ void __launch_bounds__(S::kThreads, 1) half_block_kernel(HalfBlock bl
   load_inputs(block, work.place, work.shared);
   work.exists = existing_rows(block, work.place);
   copy_wait<0>();
+  fence_tiles();
   __syncthreads();
   wait_copy(work.barrier(0));
   work.up_sample();
+#pragma unroll 1
   for (int unit = 0, dilation = 1; unit < kUnits; ++unit, dilation *= 3) {
-    wait_copy(work.barrier(1 + unit));
-    __syncthreads();  // all have read the rows, and the weights before these
-    if (!S::kResident && unit + 1 < kUnits && threadIdx.x == 0) work.ask(2 + unit);
-    work.store_rows(work.snake_at(S::stage_at(1 + unit) + S::kWide + S::kPoint));
-    __syncthreads();
-    work.run_unit(1 + unit, dilation);
+    work.take_unit(unit, dilation);
   }
   wait_copy(work.barrier(kUnits + 1));
   const HalfSnake after = work.snake_at(S::stage_at(kUnits + 1));
   if constexpr (S::kLast) {
     __syncthreads();
     work.store_rows(after);
+    fence_tiles();
     __syncthreads();
     work.write_pcm();
   } else {

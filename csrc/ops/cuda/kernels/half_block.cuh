@@ -22,13 +22,14 @@ struct BlockShape {
   static constexpr int kIn = kInOf, kOut = kOutOf, kRatio = kRatioOf, kGroups = kGroupsOf;
   static constexpr int kTiles = kTilesOf, kThreads = 128 * kGroups;
   static constexpr bool kLast = kLastOf;
+  static constexpr int kSums = kOut == 32 ? kTiles : 1;  // tiles under way, as registers allow
   static_assert(kTiles % kRatio == 0);
   static constexpr int kSpan = kGroups * kTiles / kRatio * 64;  // rows of a phase
   static constexpr int kHalo = rounded(kLast ? 42 : 39, kRatio);
   static constexpr int kKept = kSpan * kRatio - 2 * kHalo;
   static constexpr int kGuard = (27 + kRatio - 1) / kRatio;      // rows of a phase beyond each end
   static constexpr int kPlane = rounded(kSpan + 2 * kGuard, 8);  // keeps HalfTile::key()
-  static constexpr int kInRows = kSpan + 2;
+  static constexpr int kInRows = rounded(kSpan + 2, 8);
   static constexpr int kChunk = kIn < 64 ? kIn : 64;  // channels of a tile of the input
   using Times = HalfTile<kOut>;
   using Inputs = HalfTile<kChunk>;
@@ -37,11 +38,12 @@ struct BlockShape {
   static constexpr int kUpFactors = kRatio * 2 * kIn * kOut * 2, kUp = kUpFactors + kOut * 4;
   static constexpr int kWide = kTaps * kOut * kOut * 2, kPoint = kOut * kOut * 2;
   static constexpr int kUnit = kWide + kPoint + 6 * kOut * 4;
-  static constexpr int kEnd = (2 * kOut + (kLast ? kTaps * kOut + 4 : 0)) * 4;
+  static constexpr int kLastFactors = kTaps * kOut * 8 * 2;  // eight columns, two of them in use
+  static constexpr int kEnd = 2 * kOut * 4 + (kLast ? kLastFactors + 16 : 0);
   // Shared memory: the rows, with the input in their place at first; then weights. Those of narrow
   // blocks are all there at once, the first in the place of rows too; else there are two buffers.
   static constexpr bool kResident = kOut == 32;
-  static constexpr int kInput = rounded(kInRows * kIn * 2, 128);
+  static constexpr int kInput = kInRows * kIn * 2;
   static constexpr int kRows = rounded(kRatio * kPlane * kOut * 2, 128);
   static constexpr int kFront = rounded(kResident && kInput + kUp > kRows ? kInput + kUp
                                         : kRows > kInput                  ? kRows
@@ -73,13 +75,12 @@ struct BlockPlace {
   int warp, lane;
 
   static __device__ constexpr int phase(int m) { return m % S::kRatio; }
-  // Index of the warp's first row of tile m.
-  __device__ int index(int m) const {
-    return (threadIdx.x / 128 * (S::kTiles / S::kRatio) + m / S::kRatio) * 64 + warp % 4 * 16;
-  }
+  // Index of the group's first row of its first tile, and of tile m from there on.
+  __device__ int index() const { return warp / 4 * (S::kTiles / S::kRatio) * 64; }
+  static __device__ constexpr int index(int m) { return m / S::kRatio * 64; }
   // This thread's row h (0 or 1) of tile m, from index 0 of phase 0 on.
   __device__ int row(int m, int h) const {
-    return (index(m) + h * 8 + lane / 4) * S::kRatio + phase(m);
+    return (index() + index(m) + warp % 4 * 16 + h * 8 + lane / 4) * S::kRatio + phase(m);
   }
 };
 
@@ -87,14 +88,14 @@ struct BlockPlace {
 template <class S>
 __device__ unsigned existing_rows(const HalfBlock& block, const BlockPlace<S>& place) {
   unsigned bits = 0;
-  const int made = block.rows * S::kRatio;
+  const Divider made(block.rows * S::kRatio);
 #pragma unroll
   for (int m = 0; m < S::kTiles; ++m) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int at = place.begin + place.row(m, h);
       if (at < 0 || at >= place.total) continue;
-      const int item = at / made, when = block.out_begin + at - item * made;
+      const int item = made.quotient(at), when = block.out_begin + at - item * made.by;
       const int2 frames = block.batch.valid[item];
       const bool exists = when >= frames.x * block.rate && when < frames.y * block.rate;
       bits |= (exists ? 1u : 0u) << (2 * m + h);
@@ -109,10 +110,11 @@ __device__ void load_inputs(const HalfBlock& block, const BlockPlace<S>& place,
                             std::uint32_t shared) {
   const int first = place.begin / S::kRatio - 1, total = place.total / S::kRatio;
   constexpr int kPieces = S::kIn / 8;
+  const Divider rows(block.rows);
   for (int i = threadIdx.x; i < S::kInRows * kPieces; i += S::kThreads) {
     const int row = i / kPieces, piece = i % kPieces, time = first + row;
     const bool exists = time >= 0 && time < total;
-    const int item = exists ? time / block.rows : 0;
+    const int item = exists ? rows.quotient(time) : 0;
     const int from = exists ? item * block.in_rows + time - item * block.rows + block.in_begin : 0;
     const std::uint32_t tile = shared + piece / S::Inputs::kPieces * (S::kInRows * S::kChunk * 2);
     copy_async(tile + S::Inputs::offset(row, piece % S::Inputs::kPieces),
@@ -150,54 +152,28 @@ struct DilatedRows {
   }
 };
 
-// sum += x w, taps one after another, over kChannels channels in tiles of Tile::kPieces * 8;
-// rows.next() is the warp's first row of the tile for the next tap.
-template <class Tile, int kTapsOf, int kChannels, int kTilesN, class Rows>
-__device__ void add_products(std::uint32_t x, int tile_bytes, std::uint32_t w, Rows rows,
+// sum += x w, taps one after another, over kChannels channels in tiles of kWidth, kTileBytes apart;
+// rows.next() is the first row of the tile for the next tap. Goes on until a group_wait().
+template <int kWidth, int kTapsOf, int kChannels, int kTileBytes, int kTilesN, class Rows>
+__device__ void add_products(std::uint32_t x, std::uint32_t w, Rows rows,
                              float (&sum)[kTilesN][4]) {
-  constexpr int kParts = kChannels / 32, kSteps = kTapsOf * kParts;  // two products each
-  const int lane = threadIdx.x % 32;
-  const std::uint64_t factors = group_factors(w, kTilesN * 8);
-  const auto high = static_cast<std::uint32_t>(factors >> 32);
-  const auto low = static_cast<std::uint32_t>(factors);  // the address, which does not carry
-  std::uint32_t a[2][2][4];
-  const auto address = [&] { return x + Tile::offset(rows.next() + (lane & 15), lane >> 4); };
-  const auto add = [&](std::uint32_t row, int step, std::uint32_t (&of)[2][4]) {
-    const int piece = step % kParts * 4;
+  constexpr int kSteps = kChannels / 16;
+  x = factor_address(x);
+  w = factor_address(w);
+  asm volatile("" : "+r"(x), "+r"(w));  // or the addresses of all products would be kept at once
+  group_begin(sum);
 #pragma unroll
-    for (int k = 0; k < 2; ++k) {
-      const int within = (piece + 2 * k) % Tile::kPieces;
-      load_matrices(of[k], (row ^ within << 4) + piece / Tile::kPieces * tile_bytes);
-    }
-    group_begin();
+  for (int tap = 0; tap < kTapsOf; ++tap) {
+    const int row = rows.next() * kWidth * 2;
 #pragma unroll
-    for (int k = 0; k < 2; ++k) {
-      const std::uint32_t at = low + static_cast<unsigned>((step * 4 + 2 * k) * kTilesN * 8);
-      multiply_group(of[k], std::uint64_t{high} << 32 | at, sum);
-    }
-    group_commit();
-    group_wait<1>();  // the other factors are free
-  };
-  // Unrolled, the addresses would take all registers.
-  if constexpr (kParts == 1) {
-#pragma unroll 1
-    for (int step = 0; step + 1 < kSteps; step += 2) {
-      add(address(), step, a[0]);
-      add(address(), step + 1, a[1]);
-    }
-  } else {
-#pragma unroll 1
-    for (int tap = 0; tap < kTapsOf; ++tap) {
-      const std::uint32_t row = address();
-#pragma unroll
-      for (int part = 0; part < kParts; ++part) add(row, tap * kParts + part, a[part % 2]);
+    for (int k = 0; k < kSteps; ++k) {
+      const int at = row + k * 16 % kWidth * 2 + k * 16 / kWidth * kTileBytes;
+      const int factors = (tap * kSteps + k) * 2 * kTilesN * 8 * 16;
+      multiply_group(tile_factors<kWidth>(x + at / 16),
+                     group_factors_at(w + factors / 16, kTilesN * 8), sum);
     }
   }
-  group_wait<0>();
-  if constexpr (kSteps % 2 == 1) {
-    add(address(), kSteps - 1, a[0]);
-    group_wait<0>();
-  }
+  group_commit();
 }
 
 // sum += bias, or = bias: of this thread's outputs.

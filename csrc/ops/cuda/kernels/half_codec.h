@@ -75,15 +75,16 @@ struct HalfUnit {
   HalfSnake between;
   const __half* point_weight;
 };
-inline bool half_unit_fits(std::int32_t channels) {
-  return channels == 128 || channels == 64 || channels == 32;
-}
+bool half_unit_fits(std::int32_t channels);  // padded; on the current GPU
 cudaError_t launch_half_unit(const HalfUnit& unit, cudaStream_t stream);
 cudaError_t prepare_half_unit();  // as prepare_half_conv()
 
 // weight [outputs, channels, taps], to the order in which the kernel reads it.
 std::vector<__half> pack_half_conv(const float* weight, std::int64_t outputs, std::int64_t channels,
                                    std::int64_t taps);
+// The same for the convolutions of a unit, as many outputs as channels, half_unit_fits() of them.
+std::vector<__half> pack_half_unit_conv(const float* weight, std::int64_t channels,
+                                        std::int64_t taps);
 // weight [channels, outputs, 2 stride], padding ceil(stride / 2).
 std::vector<__half> pack_half_conv_transpose(const float* weight, std::int64_t outputs,
                                              std::int64_t channels, std::int64_t stride);

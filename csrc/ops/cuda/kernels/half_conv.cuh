@@ -11,15 +11,15 @@
 
 namespace higgs_rt {
 
-// Sizes of a kernel. kStages: steps whose weights are under way or in use. kBlockM times, of which
-// tiles of 16 go to each warp.
-template <int kTapsOf, int kChunkOf, int kBlockNOf, int kStagesOf>
+// Sizes of a kernel. kStages: steps whose weights are under way or in use; kAhead: steps by which
+// times are asked for ahead. kBlockM times, of which tiles of 16 go to each warp.
+template <int kTapsOf, int kChunkOf, int kBlockNOf, int kStagesOf, int kAheadOf = kStagesOf - 1>
 struct HalfSizes {
+  static constexpr int kAhead = kAheadOf;
   static constexpr int kTaps = kTapsOf, kChunk = kChunkOf, kBlockN = kBlockNOf, kStages = kStagesOf;
   static constexpr int kPieces = kChunk / 8;  // 16 bytes each, of a row
-  static constexpr int kBlockM = kBlockN == 128 ? 128 : 256;
-  // Copies run kStages - 1 steps ahead of the products.
-  static constexpr int kBuffers = (kStages - 1 + kTaps - 1) / kTaps + 1;
+  static constexpr int kBlockM = kBlockN >= 128 ? 128 : 256;
+  static constexpr int kBuffers = (kAhead + kTaps - 1) / kTaps + 1;
 
   static __host__ __device__ int tile_rows(int dilation) {
     return (kBlockM + (kTaps - 1) * dilation + 7) / 8 * 8;
@@ -79,17 +79,31 @@ struct HalfPlace {
   std::uint32_t x, weights;
 };
 
+// Divides numbers from 0 to 2^24: rows of a launch.
+struct Divider {
+  int by;
+  float inverse;
+
+  __device__ explicit Divider(int of) : by(of), inverse(1.0F / static_cast<float>(of)) {}
+  __device__ int quotient(int value) const {
+    const int near = static_cast<int>(static_cast<float>(value) * inverse);
+    const int rest = value - near * by;
+    return near + (rest >= by ? 1 : 0) - (rest < 0 ? 1 : 0);
+  }
+};
+
 template <class S>
 __device__ void load_times(const HalfConv& conv, const HalfPlace& place, int chunk) {
   const int rows = S::tile_rows(conv.dilation);
   const std::uint32_t buffer = place.x + chunk % S::kBuffers * S::tile_bytes(rows);
   const bool dense = conv.in_rows == conv.rows;
+  const Divider item_rows(conv.rows);
   for (int i = threadIdx.x; i < rows * S::kPieces; i += S::kThreads) {
     const int row = i / S::kPieces, piece = i % S::kPieces;
     const int time = place.first + place.shift + row;
     const bool exists = time >= 0 && time < place.total;
     int from = exists ? time : 0;
-    if (!dense) from = from / conv.rows * conv.in_rows + from % conv.rows + conv.in_begin;
+    if (!dense) from += item_rows.quotient(from) * (conv.in_rows - conv.rows) + conv.in_begin;
     const __half* source =
         conv.x + static_cast<std::size_t>(from) * conv.channels + chunk * S::kChunk + piece * 8;
     copy_async(buffer + S::offset(row, piece, rows), source, exists);
@@ -214,7 +228,7 @@ struct OutputRow {
     const int time = place.first + row;
     exists = time < place.total;
     if (!exists) return;
-    const int item = time / conv.rows;
+    const int item = Divider(conv.rows).quotient(time);
     const int when = conv.out_begin + (time - item * conv.rows) * conv.phases + place.phase;
     const int2 frames = conv.batch.valid[item];
     valid = when >= frames.x * conv.rate && when < frames.y * conv.rate;

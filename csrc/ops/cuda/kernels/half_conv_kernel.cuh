@@ -31,21 +31,19 @@ __global__ void __launch_bounds__(S::kThreads, 2) half_conv_kernel(HalfConv conv
   grid_wait();
   grid_launch_next();
 #pragma unroll
-  for (int step = 0; step < S::kStages - 1; ++step) {
+  for (int step = 0; step < S::kAhead; ++step) {
     if (step < steps) load_step_times<S>(conv, place, step);
     copy_commit();
   }
   if (conv.residual != nullptr) take_residual<S>(conv, place, sum);
   for (int step = 0; step < steps; ++step) {
-    copy_wait<S::kStages - 2>();
+    copy_wait<S::kAhead - 1>();
     __syncthreads();  // what step - 1 read may be overwritten now
     wait_weights<S>(place, step);
     const auto load_next = [&] {
-      const int next = step + S::kStages - 1;
-      if (next < steps) {
-        load_step_times<S>(conv, place, next);
-        load_step_weights<S>(conv, place, next);
-      }
+      const int time = step + S::kAhead, weight = step + S::kStages - 1;
+      if (time < steps) load_step_times<S>(conv, place, time);
+      if (weight < steps) load_step_weights<S>(conv, place, weight);
       copy_commit();
     };
     if constexpr (!S::kAsync) load_next();

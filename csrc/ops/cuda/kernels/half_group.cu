@@ -1,7 +1,7 @@
 // Compiled for compute capability 9.0 with its own instructions (sm_90a) only; see CMakeLists.txt.
 #include "ops/cuda/kernels/half_conv_kernel.cuh"
 #include "ops/cuda/kernels/half_group.h"
-#include "ops/cuda/kernels/half_unit_kernel.cuh"
+#include "ops/cuda/kernels/half_group_unit.cuh"
 #include "ops/cuda/kernels/half_wgmma.cuh"
 
 namespace higgs_rt {
@@ -11,8 +11,10 @@ namespace {
 // The times come from registers, because a tap may begin at any row; the weights from shared
 // memory, and there from the copy engine. Two groups of four warps, each with 64 times.
 template <int kTapsOf>
-struct GroupShape : HalfSizes<kTapsOf, kGroupChannels, kGroupOutputs, kTapsOf == 7 ? 4 : 3> {
-  using Sizes = HalfSizes<kTapsOf, kGroupChannels, kGroupOutputs, kTapsOf == 7 ? 4 : 3>;
+struct GroupShape : HalfSizes<kTapsOf, kGroupChannels, kGroupOutputs, kTapsOf == 7 ? 4 : 3,
+                              kTapsOf == 2 ? 4 : 3> {
+  using Sizes =
+      HalfSizes<kTapsOf, kGroupChannels, kGroupOutputs, kTapsOf == 7 ? 4 : 3, kTapsOf == 2 ? 4 : 3>;
   using Tile = HalfTile<kGroupChannels>;
   static constexpr int kThreads = 256;
   static constexpr int kTilesM = 1, kTilesN = 16;
@@ -45,11 +47,11 @@ struct GroupShape : HalfSizes<kTapsOf, kGroupChannels, kGroupOutputs, kTapsOf ==
   static __device__ void finish() { group_wait<0>(); }
 };
 
-constexpr int kSharedBytes = 112 * 1024;  // of two blocks on a multiprocessor
+constexpr int kSharedBytes = 113 * 1024;  // of two blocks on a multiprocessor
 
 template <class Kernel>
-cudaError_t prepare(Kernel kernel) {
-  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
+cudaError_t prepare(Kernel kernel, int bytes = kSharedBytes) {
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
 }
 
 }  // namespace
@@ -63,6 +65,10 @@ bool half_group_takes(std::int32_t channels, std::int32_t outputs) {
          major == 9 && minor == 0;
 }
 
+bool half_group_takes_unit(std::int32_t channels) {
+  return (channels == 128 || channels == 256) && half_group_takes(channels, channels);
+}
+
 cudaError_t launch_group_conv(const HalfConv& conv, cudaStream_t stream) {
   if (conv.taps == 7) return launch_conv_shape<GroupShape<7>>(conv, stream);
   if (conv.taps == 2) return launch_conv_shape<GroupShape<2>>(conv, stream);
@@ -71,7 +77,9 @@ cudaError_t launch_group_conv(const HalfConv& conv, cudaStream_t stream) {
 }
 
 cudaError_t launch_group_unit(const HalfUnit& unit, cudaStream_t stream) {
-  return launch_unit_shape<GroupShape<7>>(unit, stream);
+  if (unit.conv.channels == 128) return launch_group_unit_shape<GroupUnit<128>>(unit, stream);
+  if (unit.conv.channels == 256) return launch_group_unit_shape<GroupUnit<256>>(unit, stream);
+  return cudaErrorInvalidValue;
 }
 
 cudaError_t prepare_half_group() {
@@ -79,7 +87,8 @@ cudaError_t prepare_half_group() {
   cudaError_t result = prepare(half_conv_kernel<GroupShape<7>>);
   if (result == cudaSuccess) result = prepare(half_conv_kernel<GroupShape<2>>);
   if (result == cudaSuccess) result = prepare(half_conv_kernel<GroupShape<1>>);
-  if (result == cudaSuccess) result = prepare(half_unit_kernel<GroupShape<7>>);
+  if (result == cudaSuccess) result = prepare(group_unit_kernel<GroupUnit<128>>);
+  if (result == cudaSuccess) result = prepare(group_unit_kernel<GroupUnit<256>>, 2 * kSharedBytes);
   return result;
 }
 

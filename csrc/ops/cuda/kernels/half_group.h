@@ -9,8 +9,9 @@ namespace higgs_rt {
 inline constexpr std::int32_t kGroupChannels = 64, kGroupOutputs = 128;
 // On the calling thread's current GPU, for these padded numbers.
 bool half_group_takes(std::int32_t channels, std::int32_t outputs);
+bool half_group_takes_unit(std::int32_t channels);
 cudaError_t launch_group_conv(const HalfConv& conv, cudaStream_t stream);
-cudaError_t launch_group_unit(const HalfUnit& unit, cudaStream_t stream);  // of 128 channels
-cudaError_t prepare_half_group();                                          // as prepare_half_conv()
+cudaError_t launch_group_unit(const HalfUnit& unit, cudaStream_t stream);
+cudaError_t prepare_half_group();  // as prepare_half_conv()
 
 }  // namespace higgs_rt

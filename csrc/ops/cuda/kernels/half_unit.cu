@@ -18,12 +18,14 @@ cudaError_t with_unit(std::int32_t channels, const Use& use) {
 
 }  // namespace
 
+bool half_unit_fits(std::int32_t channels) {
+  if (half_group_takes_unit(channels)) return true;
+  return with_unit(channels, [](auto) { return cudaSuccess; }) == cudaSuccess;
+}
+
 cudaError_t launch_half_unit(const HalfUnit& unit, cudaStream_t stream) {
-  const std::int32_t channels = unit.conv.channels;
-  if (channels == kGroupOutputs && half_group_takes(channels, channels)) {
-    return launch_group_unit(unit, stream);
-  }
-  return with_unit(channels,
+  if (half_group_takes_unit(unit.conv.channels)) return launch_group_unit(unit, stream);
+  return with_unit(unit.conv.channels,
                    [&](auto shape) { return launch_unit_shape<decltype(shape)>(unit, stream); });
 }
 

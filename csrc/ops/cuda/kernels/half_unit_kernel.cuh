@@ -58,7 +58,6 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlockN == 32 ? 4 : 2)
   place.x = static_cast<std::uint32_t>(__cvta_generic_to_shared(shared));
   place.weights = place.x + kChunks * S::tile_bytes(rows);
 
-  init_stages<S>(place);
   float sum[S::kTilesM][S::kTilesN][4] = {};
 #pragma unroll
   for (int step = 0; step < S::kStages - 1; ++step) load_step_weights<S>(conv, place, step);
@@ -77,16 +76,13 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlockN == 32 ? 4 : 2)
       take_residual<S>(conv, place, sum);
     }
     __syncthreads();  // what step - 1 read may be overwritten now
-    wait_weights<S>(place, step);
-    if constexpr (!S::kAsync) load_unit_step<S>(unit, place, step + S::kStages - 1);
+    load_unit_step<S>(unit, place, step + S::kStages - 1);
     const bool wide = step < kSteps;
     const int tile_rows = wide ? rows : S::kBlockM;
     const int tile = wide ? step / S::kTaps : step - kSteps;
     S::multiply(place.x + tile * S::tile_bytes(tile_rows),
                 wide ? step % S::kTaps * conv.dilation : 0, tile_rows,
                 place.weights + step % S::kStages * S::tile_bytes(S::kBlockN), sum);
-    if constexpr (S::kAsync) load_unit_step<S>(unit, place, step + S::kStages - 1);
-    S::finish();
   }
   write_tile<S>(conv, place, sum);
 }
