@@ -43,7 +43,7 @@ struct HalfConv {
   const __half* x;        // [items * in_rows, channels]
   const __half* weight;   // pack_half_conv() or pack_half_conv_transpose()
   const float* bias;      // [outputs]
-  const float* residual;  // [items * rows * phases, outputs], or null; may be `out`
+  const float* residual;  // of one tap: [items * rows, outputs], or null; may be `out`
   float* out;             // the same shape, or null
   __half* activated;      // the same shape
   HalfSnake snake;        // of `activated`

@@ -36,7 +36,8 @@ struct WarpShape : HalfSizes<kTapsOf, kChunkOf, kBlockNOf, kStagesOf> {
   using Tile = HalfTile<Sizes::kChunk>;
   static constexpr int kWarpsN = Sizes::kBlockN == 128 ? 2 : 1;
   static constexpr int kTilesM = 4, kTilesN = Sizes::kBlockN / kWarpsN / 8;
-  static constexpr bool kAsync = false;  // multiply() goes on until finish()
+  static constexpr bool kAsync = false;  // multiply() goes on until finish(),
+  static constexpr int kPending = 0;     // and so many of them still then
   static constexpr int kThreads = 128;
   static constexpr bool kBulk = false;  // weights by the copy engine
 
@@ -59,7 +60,7 @@ struct WarpShape : HalfSizes<kTapsOf, kChunkOf, kBlockNOf, kStagesOf> {
                                   float (&sum)[kTilesM][kTilesN][4]) {
     multiply_tiles<Sizes::kChunk>(x, row + first_row(0), w, first_output(), sum);
   }
-  static __device__ void finish() {}
+  static __device__ void finish(const float (&)[kTilesM][kTilesN][4]) {}
 };
 
 template <class S>

@@ -8,7 +8,7 @@ namespace higgs_rt {
 
 template <class S>
 __global__ void __launch_bounds__(S::kThreads, 2) half_conv_kernel(HalfConv conv) {
-  extern __shared__ __align__(128) unsigned char shared[];
+  extern __shared__ __align__(1024) unsigned char shared[];
   const int chunks = conv.channels / S::kChunk, steps = chunks * S::kTaps;
   const int tiles_n = conv.outputs / S::kBlockN;
   const int rows = S::tile_rows(conv.dilation);
@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(S::kThreads, 2) half_conv_kernel(HalfConv conv
   init_stages<S>(place);
   float sum[S::kTilesM][S::kTilesN][4] = {};
 #pragma unroll
-  for (int step = 0; step < S::kStages - 1; ++step) {
+  for (int step = 0; step < S::kStages - 1 - S::kPending; ++step) {
     if (step < steps) load_step_weights<S>(conv, place, step);
   }
   grid_wait();
@@ -35,13 +35,16 @@ __global__ void __launch_bounds__(S::kThreads, 2) half_conv_kernel(HalfConv conv
     if (step < steps) load_step_times<S>(conv, place, step);
     copy_commit();
   }
-  if (conv.residual != nullptr) take_residual<S>(conv, place, sum);
+  if constexpr (S::kTaps == 1) {
+    if (conv.residual != nullptr) take_residual<S>(conv, place, sum);
+  }
   for (int step = 0; step < steps; ++step) {
     copy_wait<S::kAhead - 1>();
-    __syncthreads();  // what step - 1 read may be overwritten now
+    if (S::kPending > 0 && step % S::kTaps == 0) fence_tiles();
+    __syncthreads();  // what step - 1 - kPending read may be overwritten now
     wait_weights<S>(place, step);
     const auto load_next = [&] {
-      const int time = step + S::kAhead, weight = step + S::kStages - 1;
+      const int time = step + S::kAhead, weight = step + S::kStages - 1 - S::kPending;
       if (time < steps) load_step_times<S>(conv, place, time);
       if (weight < steps) load_step_weights<S>(conv, place, weight);
       copy_commit();
@@ -51,8 +54,9 @@ __global__ void __launch_bounds__(S::kThreads, 2) half_conv_kernel(HalfConv conv
     S::multiply(place.x + chunk % S::kBuffers * S::tile_bytes(rows), tap * conv.dilation, rows,
                 place.weights + step % S::kStages * S::tile_bytes(S::kBlockN), sum);
     if constexpr (S::kAsync) load_next();
-    S::finish();
+    S::finish(sum);
   }
+  if constexpr (S::kPending > 0) group_wait<0>(sum[0]);
   write_tile<S>(conv, place, sum);
 }
 

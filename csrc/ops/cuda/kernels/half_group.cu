@@ -8,8 +8,9 @@ namespace higgs_rt {
 
 namespace {
 
-// The times come from registers, because a tap may begin at any row; the weights from shared
-// memory, and there from the copy engine. Two groups of four warps, each with 64 times.
+// Two groups of four warps, each with 64 times. The weights come by the copy engine. The times of
+// seven taps come from shared memory too, a tap as another first row; those of few taps from
+// registers, as a fence for every chunk of them would wait for all copies under way.
 template <int kTapsOf>
 struct GroupShape : HalfSizes<kTapsOf, kGroupChannels, kGroupOutputs, kTapsOf == 7 ? 4 : 3,
                               kTapsOf == 2 ? 4 : 3> {
@@ -17,8 +18,9 @@ struct GroupShape : HalfSizes<kTapsOf, kGroupChannels, kGroupOutputs, kTapsOf ==
       HalfSizes<kTapsOf, kGroupChannels, kGroupOutputs, kTapsOf == 7 ? 4 : 3, kTapsOf == 2 ? 4 : 3>;
   using Tile = HalfTile<kGroupChannels>;
   static constexpr int kThreads = 256;
-  static constexpr int kTilesM = 1, kTilesN = 16;
+  static constexpr int kTilesM = 1, kTilesN = 16, kParts = Sizes::kChunk / 16;
   static constexpr bool kAsync = true, kBulk = true;
+  static constexpr int kPending = kTapsOf == 7 ? 1 : 0;
 
   static constexpr __host__ __device__ int tile_bytes(int rows) { return rows * Tile::kRowBytes; }
   static __device__ std::uint32_t offset(int row, int piece, int) {
@@ -28,23 +30,48 @@ struct GroupShape : HalfSizes<kTapsOf, kGroupChannels, kGroupOutputs, kTapsOf ==
   static __device__ int first_output() { return 0; }
   static __device__ void multiply(std::uint32_t x, int row, int, std::uint32_t w,
                                   float (&sum)[kTilesM][kTilesN][4]) {
-    constexpr int kSteps = Sizes::kChunk / 16;
-    const std::uint32_t lane = threadIdx.x % 32;
-    const std::uint32_t first = row + first_row(0) + (lane & 15);
-    std::uint32_t a[kSteps][4];
-#pragma unroll
-    for (int k = 0; k < kSteps; ++k) {
-      load_matrices(a[k], x + Tile::offset(first, 2 * k + (lane >> 4)));
+    if constexpr (kPending > 0) {
+      const int group = __shfl_sync(0xFFFFFFFFu, threadIdx.x / 128, 0);
+      multiply_rows(x + (row + group * 64) * Tile::kRowBytes, w, sum[0]);
+    } else {
+      multiply_loaded(x, row, w, sum[0]);
     }
-    group_begin();
+  }
+  static __device__ void finish(float (&sum)[kTilesM][kTilesN][4]) {
+    if constexpr (kPending > 0) {
+      group_wait<kPending>();
+    } else {
+      group_wait<0>(sum[0]);
+    }
+  }
+
+  static __device__ void multiply_rows(std::uint32_t x, std::uint32_t w, float (&sum)[kTilesN][4]) {
+    const std::uint32_t at = factor_address(x), weights = factor_address(w);
+    group_begin(sum);
 #pragma unroll
-    for (int k = 0; k < kSteps; ++k) {
-      const std::uint32_t at = w + k * 2 * Sizes::kBlockN * 16;
-      multiply_group(a[k], group_factors(at, Sizes::kBlockN), sum[0]);
+    for (int k = 0; k < kParts; ++k) {
+      multiply_group(tile_factors<kGroupChannels>(at + k * 2),
+                     group_factors_at(weights + k * 2 * kGroupOutputs, kGroupOutputs), sum);
     }
     group_commit();
   }
-  static __device__ void finish() { group_wait<0>(); }
+
+  static __device__ void multiply_loaded(std::uint32_t x, int row, std::uint32_t w,
+                                         float (&sum)[kTilesN][4]) {
+    const std::uint32_t lane = threadIdx.x % 32;
+    const std::uint32_t first = row + first_row(0) + (lane & 15);
+    std::uint32_t a[kParts][4];
+#pragma unroll
+    for (int k = 0; k < kParts; ++k) {
+      load_matrices(a[k], x + Tile::offset(first, 2 * k + (lane >> 4)));
+    }
+    group_begin(sum);
+#pragma unroll
+    for (int k = 0; k < kParts; ++k) {
+      multiply_group(a[k], group_factors(w + k * 2 * kGroupOutputs * 16, kGroupOutputs), sum);
+    }
+    group_commit();
+  }
 };
 
 constexpr int kSharedBytes = 113 * 1024;  // of two blocks on a multiprocessor

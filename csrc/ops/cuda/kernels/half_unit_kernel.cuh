@@ -46,7 +46,7 @@ __device__ void load_unit_step(const HalfUnit& unit, const HalfPlace& place, int
 template <class S>
 __global__ void __launch_bounds__(S::kThreads, S::kBlockN == 32 ? 4 : 2)
     half_unit_kernel(HalfUnit unit) {
-  extern __shared__ __align__(128) unsigned char shared[];
+  extern __shared__ __align__(1024) unsigned char shared[];
   constexpr int kChunks = S::kBlockN / S::kChunk, kSteps = kChunks * S::kTaps;
   const HalfConv& conv = unit.conv;
   const int rows = S::tile_rows(conv.dilation);
