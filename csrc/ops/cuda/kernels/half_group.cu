@@ -8,14 +8,17 @@ namespace higgs_rt {
 
 namespace {
 
+constexpr int group_stages(int taps) { return taps == 7 ? 4 : 3; }
+constexpr int group_ahead(int taps) { return taps == 7 ? 3 : taps == 2 ? 4 : 2; }  // measured
+
 // Two groups of four warps, each with 64 times. The weights come by the copy engine. The times of
 // seven taps come from shared memory too, a tap as another first row; those of few taps from
 // registers, as a fence for every chunk of them would wait for all copies under way.
 template <int kTapsOf>
-struct GroupShape : HalfSizes<kTapsOf, kGroupChannels, kGroupOutputs, kTapsOf == 7 ? 4 : 3,
-                              kTapsOf == 2 ? 4 : 3> {
-  using Sizes =
-      HalfSizes<kTapsOf, kGroupChannels, kGroupOutputs, kTapsOf == 7 ? 4 : 3, kTapsOf == 2 ? 4 : 3>;
+struct GroupShape : HalfSizes<kTapsOf, kGroupChannels, kGroupOutputs, group_stages(kTapsOf),
+                              group_ahead(kTapsOf)> {
+  using Sizes = HalfSizes<kTapsOf, kGroupChannels, kGroupOutputs, group_stages(kTapsOf),
+                          group_ahead(kTapsOf)>;
   using Tile = HalfTile<kGroupChannels>;
   static constexpr int kThreads = 256;
   static constexpr int kTilesM = 1, kTilesN = 16, kParts = Sizes::kChunk / 16;
