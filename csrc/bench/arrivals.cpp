@@ -15,18 +15,13 @@ double frames_within(std::span<const Arrival> arrivals, const Stretch& stretch) 
   return frames;
 }
 
-void BusyStretch::on_first_audio(std::int32_t request, Time now) {
-  if (request < clients_ && --silent_ == 0) begin_ = now;
-}
-
-void BusyStretch::on_end(Time now) {
-  if (!ended_) begin_ = std::max(begin_, now);
-  ended_ = true;
+void BusyStretch::on_end(std::int32_t request, Time now) {
+  if (request < clients_ && --first_ == 0) begin_ = now;
   if (--last_ == 0) end_ = now;
 }
 
 std::optional<Stretch> BusyStretch::stretch() const {
-  if (silent_ > 0 || last_ > 0 || end_ <= begin_) return std::nullopt;
+  if (first_ > 0 || last_ > 0 || end_ <= begin_) return std::nullopt;
   return Stretch{begin_, end_};
 }
 

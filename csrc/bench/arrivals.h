@@ -32,20 +32,18 @@ double frames_within(std::span<const Arrival> arrivals, const Stretch& stretch);
 class BusyStretch {
  public:
   BusyStretch(std::int32_t clients, std::int32_t requests)
-      : clients_(clients), silent_(clients), last_(requests - clients + 1) {}
+      : clients_(clients), first_(clients), last_(requests - clients + 1) {}
 
-  void on_first_audio(std::int32_t request, Time now);
-  void on_end(Time now);
-  // From the moment when every client has had audio and one has sent its second request to the
+  void on_end(std::int32_t request, Time now);
+  // From the moment when every client has ended its first request (those began together) to the
   // moment when the first client has no request left: all are busy, and as many requests end as
   // begin. None when that is not a time at all.
   std::optional<Stretch> stretch() const;
 
  private:
   std::int32_t clients_;
-  std::int32_t silent_;  // clients without audio
-  std::int32_t last_;    // ends until a client has no request left
-  bool ended_ = false;   // a request
+  std::int32_t first_;  // clients whose first request has not ended
+  std::int32_t last_;   // ends until a client has no request left
   Time begin_, end_;
 };
 

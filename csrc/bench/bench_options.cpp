@@ -33,10 +33,10 @@ const char* const kUsage =
                         they show, write them as a Chrome trace
   --trace-graphs        with --trace: a whole graph as one record, which disturbs less
 "steady" is the rate of a server whose N clients are all busy: from the moment when every client has
-had audio and one sends its second request to the moment when the first client finds no request left
-(so as many requests begin as end), seconds of audio divided by seconds. Every chunk is spread evenly over the time since the same request's chunk before
-it (the first: since it was sent), and counts with its share in that time. "-": there is no such
-time. With poisson it is the middle half of the run. "burst" is the first audio of the first request
+ended its first request (those are sent at once) to the moment when the first client finds no
+request left (so as many requests begin as end), seconds of audio divided by seconds. Every chunk is
+spread evenly over the time since the same request's chunk before it (the first: since it was sent),
+and counts with its share in that time. "-": there is no such time. With poisson it is the middle half of the run. "burst" is the first audio of the first request
 of each client, which are sent all at once, "later" that of the others, which are sent to a server
 that is busy with the other clients; p50 and p95 beside them are of all requests.
 )";

@@ -63,13 +63,11 @@ class Collector {
     if (chunk.finish == FinishReason::kError && error_.empty()) error_ = chunk.error;
     num_frames_ += chunk.num_frames;
     if (chunk.num_frames > 0) {
-      const bool first = !listeners_[request].hears;
       arrivals_.push_back({listeners_[request].last, now, chunk.num_frames});
       hear(listeners_[request], now, chunk.num_frames);
-      if (first) busy_.on_first_audio(static_cast<std::int32_t>(request), now);
     }
     if (!chunk.last) return;
-    busy_.on_end(now);
+    busy_.on_end(static_cast<std::int32_t>(request), now);
     ++ended_;
     --left_;
     changed_.notify_all();

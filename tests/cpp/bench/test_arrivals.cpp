@@ -1,7 +1,7 @@
 // The steady rate of a closed load: the stretch of time, and what falls into it.
 #include "bench/arrivals.h"
 
-#include <algorithm>
+#include <vector>
 
 #include "check.h"
 
@@ -26,35 +26,33 @@ TEST("arrivals: a chunk counts with its share of the time in which it was made")
   EXPECT_NEAR(sum, 78, 1e-9);
 }
 
-TEST("arrivals: clients are busy from the first second request until one has none left") {
-  for (const int late : {5, 12}) {  // the last client's first audio: before or behind the first end
+TEST("arrivals: clients are busy from the end of all first requests until one has none left") {
+  // Three clients, seven requests: the fifth end leaves a client without another.
+  const auto stretch_of = [](const std::vector<std::int32_t>& order) {
     BusyStretch busy(3, 7);
-    for (const int request : {0, 2}) busy.on_first_audio(request, at(request));
-    if (late < 10) busy.on_first_audio(1, at(late));
-    for (int end = 10; end < 14; ++end) {
-      busy.on_end(at(end));
-      if (end == 10) busy.on_first_audio(3, at(11));
-      if (end == late) busy.on_first_audio(1, at(late));
-      EXPECT(!busy.stretch());  // all seven are sent with the fourth end: nobody has run out yet
+    for (std::size_t i = 0; i < order.size(); ++i) {
+      if (i < 5) EXPECT(!busy.stretch());
+      busy.on_end(order[i], at(10 * static_cast<int>(i)));
     }
-    busy.on_end(at(20));
-    REQUIRE(busy.stretch().has_value());
-    EXPECT_NEAR(busy.stretch()->seconds(), 0.020 - 0.001 * std::max(late, 10), 1e-9);
-    busy.on_end(at(30));
-    busy.on_end(at(40));
-    EXPECT_NEAR(busy.stretch()->seconds(), 0.020 - 0.001 * std::max(late, 10), 1e-9);
+    return busy.stretch();
+  };
+  for (const std::vector<std::int32_t>& rest : {std::vector<std::int32_t>{}, {5, 6}}) {
+    std::vector<std::int32_t> early = {0, 2, 1, 3, 4}, late = {0, 2, 3, 1, 4};
+    early.insert(early.end(), rest.begin(), rest.end());
+    late.insert(late.end(), rest.begin(), rest.end());
+    REQUIRE(stretch_of(early).has_value() && stretch_of(late).has_value());
+    EXPECT_NEAR(stretch_of(early)->seconds(), 0.020, 1e-9);
+    EXPECT_NEAR(stretch_of(late)->seconds(), 0.010, 1e-9);
   }
+  EXPECT(!stretch_of({0, 2, 3, 4, 5, 1, 6}));  // one was still at its first
 }
 
-TEST("arrivals: one request a client, or none in the end: there is no such time") {
+TEST("arrivals: one request a client: there is no such time") {
   BusyStretch once(1, 1);
-  once.on_first_audio(0, at(0));
-  once.on_end(at(9));
+  once.on_end(0, at(9));
   EXPECT(!once.stretch());
   BusyStretch busy(2, 2);
-  busy.on_first_audio(0, at(0));
-  busy.on_end(at(1));
-  busy.on_first_audio(1, at(2));
-  busy.on_end(at(3));
+  busy.on_end(0, at(1));
+  busy.on_end(1, at(3));
   EXPECT(!busy.stretch());
 }
