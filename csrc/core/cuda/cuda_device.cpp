@@ -156,7 +156,7 @@ class PinnedRanges {
 };
 
 CudaDevice::CudaDevice(int ordinal, Priority priority)
-    : ordinal_(ordinal), pinned_(std::make_shared<PinnedRanges>()) {
+    : ordinal_(ordinal), priority_(priority), pinned_(std::make_shared<PinnedRanges>()) {
   int count = 0;
   const cudaError_t result = cudaGetDeviceCount(&count);
   if (result != cudaSuccess) {

@@ -39,12 +39,14 @@ class CudaDevice final : public Device {
   std::size_t allocated_bytes() const override { return *allocated_; }
 
   int ordinal() const { return ordinal_; }
+  Priority priority() const { return priority_; }
   cudaStream_t stream() const { return stream_; }
   // Makes this GPU the calling thread's current one; needed before launches and allocations.
   void activate() const;
 
  private:
   int ordinal_;
+  Priority priority_;
   cudaStream_t stream_ = nullptr;
   // Shared with what frees the memory.
   std::shared_ptr<std::atomic<std::size_t>> allocated_ =

@@ -23,9 +23,9 @@ const std::string kGolden = std::string(HIGGS_RT_GOLDEN_DIR) + "/codec/";
 const std::string kDemo =
     std::string(HIGGS_RT_GOLDEN_DIR) + "/../../python/higgs_rt/data/demo/codec";
 
-std::unique_ptr<Device> gpu_or_skip() {
+std::unique_ptr<Device> gpu_or_skip(Priority priority = Priority::kHigh) {
   try {
-    return make_cuda_device(0);
+    return make_cuda_device(0, priority);
   } catch (const Error& error) {
     SKIP(error.what());
   }
@@ -185,14 +185,19 @@ TEST("cuda codec decoder: any parts in any batches give the bits of the whole") 
       }
       utterances.push_back(std::move(utterance));
     }
-    decode_parts(*codec.decoder, parts, random);
-    std::size_t wrong = 0;
-    for (const Part& part : parts) {
-      const float* whole = utterances[part.utterance].whole.data() + part.first_sample;
-      wrong += std::memcmp(whole, part.pcm.data(), part.pcm.size() * sizeof(float)) != 0;
+    // Beside other work kernels start in another way (half_launch.cuh).
+    Codec beside(path, gpu_or_skip(Priority::kLow), CodecPrecision::kHalf);
+    for (CodecDecoder* decoder : {codec.decoder.get(), beside.decoder.get()}) {
+      decode_parts(*decoder, parts, random);
+      std::size_t wrong = 0;
+      for (Part& part : parts) {
+        const float* whole = utterances[part.utterance].whole.data() + part.first_sample;
+        wrong += std::memcmp(whole, part.pcm.data(), part.pcm.size() * sizeof(float)) != 0;
+        std::ranges::fill(part.pcm, NAN);
+      }
+      std::cout << "  " << parts.size() << " parts, " << wrong << " differ\n";
+      EXPECT_EQ(wrong, 0u);
     }
-    std::cout << "  " << parts.size() << " parts, " << wrong << " differ\n";
-    EXPECT_EQ(wrong, 0u);
   }
 }
 

@@ -270,7 +270,8 @@ cudaError_t launch_half_block(const HalfBlock& block, std::int32_t channels, std
     const std::int64_t made =
         static_cast<std::int64_t>(block.batch.max_items) * block.rows * S::kRatio;
     const dim3 grid(static_cast<unsigned>((made + S::kKept - 1) / S::kKept));
-    return launch(half_block_kernel<S>, grid, S::kThreads, S::kShared, stream, block);
+    return launch_half(block.batch, half_block_kernel<S>, grid, S::kThreads, S::kShared, stream,
+                       block);
   });
 }
 

@@ -4,9 +4,9 @@
 // follow each other. The residual stream stays in registers, as the sums of the products.
 #pragma once
 
-#include "core/cuda/launch.cuh"
 #include "ops/cuda/kernels/half_block.h"
 #include "ops/cuda/kernels/half_conv.cuh"
+#include "ops/cuda/kernels/half_launch.cuh"
 #include "ops/cuda/kernels/half_wgmma.cuh"
 
 namespace higgs_rt {

@@ -1,6 +1,6 @@
 // The two ends of the batched codec decoder: code tables, and the convolution to one channel.
-#include "core/cuda/launch.cuh"
 #include "ops/cuda/kernels/half_codec.h"
+#include "ops/cuda/kernels/half_launch.cuh"
 
 namespace higgs_rt {
 
@@ -78,7 +78,7 @@ cudaError_t launch_half_last(const HalfLast& last, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>((last.samples + kSamples - 1) / kSamples),
                   static_cast<unsigned>(last.batch.max_items));
   const std::size_t bytes = static_cast<std::size_t>(kLastTaps * last.channels) * sizeof(float);
-  return launch(half_last_kernel, grid, kThreads, bytes, stream, last);
+  return launch_half(last.batch, half_last_kernel, grid, kThreads, bytes, stream, last);
 }
 
 }  // namespace higgs_rt

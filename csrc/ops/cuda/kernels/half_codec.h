@@ -29,6 +29,7 @@ struct HalfBatch {
   const std::int32_t* count;
   const int2* valid;  // [items]: frames [x, y) exist, counted from the first frame wanted
   std::int32_t max_items;
+  bool early = true;  // kernels may start before those ahead of them have ended (half_launch.cuh)
 };
 
 // Snake of each channel: x + scale sin^2(alpha x).

@@ -4,8 +4,8 @@
 // from tap to tap.
 #pragma once
 
-#include "core/cuda/launch.cuh"
 #include "ops/cuda/kernels/half_codec.h"
+#include "ops/cuda/kernels/half_launch.cuh"
 #include "ops/cuda/kernels/half_mma.cuh"
 #include "ops/cuda/kernels/half_wgmma.cuh"
 

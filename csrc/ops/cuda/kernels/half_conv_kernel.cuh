@@ -65,7 +65,8 @@ cudaError_t launch_conv_shape(const HalfConv& conv, cudaStream_t stream) {
   const std::int64_t times = static_cast<std::int64_t>(conv.batch.max_items) * conv.rows;
   const dim3 grid(static_cast<unsigned>((times + S::kBlockM - 1) / S::kBlockM),
                   static_cast<unsigned>(conv.phases * (conv.outputs / S::kBlockN)));
-  return launch(half_conv_kernel<S>, grid, S::kThreads, half_shared_bytes<S>(conv), stream, conv);
+  return launch_half(conv.batch, half_conv_kernel<S>, grid, S::kThreads, half_shared_bytes<S>(conv),
+                     stream, conv);
 }
 
 }  // namespace higgs_rt

@@ -138,8 +138,8 @@ cudaError_t launch_group_unit_shape(const HalfUnit& unit, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>((times + S::kBlockM - 1) / S::kBlockM));
   const int bytes = S::kChunks * S::tile_bytes(S::tile_rows(unit.conv.dilation)) +
                     S::kStages * (S::tile_bytes(S::kBlockN) + 8);
-  return launch(group_unit_kernel<S>, grid, S::kThreads, static_cast<std::size_t>(bytes), stream,
-                unit);
+  return launch_half(unit.conv.batch, group_unit_kernel<S>, grid, S::kThreads,
+                     static_cast<std::size_t>(bytes), stream, unit);
 }
 
 }  // namespace higgs_rt

@@ -92,7 +92,7 @@ cudaError_t launch_unit_shape(const HalfUnit& unit, cudaStream_t stream) {
   const std::int64_t times = static_cast<std::int64_t>(unit.conv.batch.max_items) * unit.conv.rows;
   const dim3 grid(static_cast<unsigned>((times + S::kBlockM - 1) / S::kBlockM));
   const std::size_t bytes = half_shared_bytes<S>(unit.conv);
-  return launch(half_unit_kernel<S>, grid, S::kThreads, bytes, stream, unit);
+  return launch_half(unit.conv.batch, half_unit_kernel<S>, grid, S::kThreads, bytes, stream, unit);
 }
 
 }  // namespace higgs_rt
