@@ -36,9 +36,10 @@ const char* const kUsage =
 ended its first request (those are sent at once) to the moment when the first client finds no
 request left (so as many requests begin as end), seconds of audio divided by seconds. Every chunk is
 spread evenly over the time since the same request's chunk before it (the first: since it was sent),
-and counts with its share in that time. "-": there is no such time. With poisson it is the middle half of the run. "burst" is the first audio of the first request
-of each client, which are sent all at once, "later" that of the others, which are sent to a server
-that is busy with the other clients; p50 and p95 beside them are of all requests.
+and counts with its share in that time. "-": there is no such time. With poisson it is the middle
+half of the run. "burst" is the first audio of the first request of each client, which are sent all
+at once, "later" that of the others, which are sent to a server that is busy with the other clients;
+p50 and p95 beside them are of all requests.
 )";
 
 namespace {
