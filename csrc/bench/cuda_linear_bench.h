@@ -11,8 +11,8 @@ namespace higgs_rt::bench {
 void bench_cuda_linear(const Report& report);
 
 // Groups "cuda decoder" (a whole decode step without the sampler as one graph, 228 positions each),
-// "cuda adapters" (the same with adapters for every linear weight, chosen by row), "cuda prompts" (a
-// step of whole prompts of 131 tokens) and "cuda long" (one product by the size of its weight).
+// "cuda adapters" (the same with adapters for every linear weight, chosen by row), "cuda prompts"
+// (a step of whole prompts of 131 tokens) and "cuda long" (one product by the size of its weight).
 // Throws as above.
 void bench_cuda_step(const Report& report);
 

@@ -41,9 +41,8 @@ std::string to_json(const Measured& m) {
       << ", \"later_first_audio_p95\": " << quantile(later(m), 0.95)
       << ", \"underruns\": " << m.underruns << ", \"mean_step\": " << m.step_seconds
       << ", \"steps\": " << m.steps << ", \"graph_steps\": " << m.graph_steps
-      << ", \"graph_rows\": " << m.graph_rows
-      << ", \"device_seconds\": " << m.device_seconds << ", \"graph_seconds\": " << m.graph_seconds
-      << ", \"host_share\": " << host_share(m) << "}";
+      << ", \"graph_rows\": " << m.graph_rows << ", \"device_seconds\": " << m.device_seconds
+      << ", \"graph_seconds\": " << m.graph_seconds << ", \"host_share\": " << host_share(m) << "}";
   return out.str();
 }
 
