@@ -40,7 +40,9 @@ __global__ void __launch_bounds__(S::kThreads, 2) half_conv_kernel(HalfConv conv
   }
   for (int step = 0; step < steps; ++step) {
     copy_wait<S::kAhead - 1>();
-    if (S::kPending > 0 && step % S::kTaps == 0) fence_tiles();
+    if constexpr (S::kPending > 0) {
+      if (step % S::kTaps == 0) fence_tiles();
+    }
     __syncthreads();  // what step - 1 - kPending read may be overwritten now
     wait_weights<S>(place, step);
     const auto load_next = [&] {

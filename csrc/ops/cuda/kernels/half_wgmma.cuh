@@ -114,6 +114,10 @@ __device__ inline void multiply_group(std::uint64_t x, std::uint64_t w, float (&
 
 #undef HIGGS_FOUR
 
+// An address in shared memory as factors name it: in 16 bytes.
+__device__ inline std::uint32_t factor_address(std::uint32_t address) {
+  return (address & 0x3FFFFu) >> 4;
+}
 // Sixteen rows of factors for `columns` outputs at `address`, without swizzling: blocks of 8
 // outputs by 16 bytes, the blocks of one piece of 8 channels one after another, then those of the
 // next.
@@ -122,13 +126,9 @@ __device__ inline std::uint64_t group_factors_at(std::uint32_t at, int columns) 
   return at | piece << 16 | block << 32;
 }
 __device__ inline std::uint64_t group_factors(std::uint32_t address, int columns) {
-  return group_factors_at((address & 0x3FFFFu) >> 4, columns);
+  return group_factors_at(factor_address(address), columns);
 }
 
-// An address in shared memory as factors name it: in 16 bytes.
-__device__ inline std::uint32_t factor_address(std::uint32_t address) {
-  return (address & 0x3FFFFu) >> 4;
-}
 // Rows of 16 channels of a tile of HalfTile<kWidth>, from any row on; `at` is its factor_address().
 // The tile begins at a multiple of 1,024 bytes.
 template <int kWidth>
