@@ -16,20 +16,25 @@ std::size_t persist_part_bytes() {
 std::size_t persist_state_bytes() { return 3 * sizeof(std::uint32_t); }
 
 cudaError_t persist_fits(const StreamDevice& device, bool& fits) {
-  fits = device.pairs >= kClusters;
+  int ordinal = 0, major = 0, minor = 0;
+  fits =
+      device.pairs >= kClusters && cudaGetDevice(&ordinal) == cudaSuccess &&
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal) == cudaSuccess &&
+      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, ordinal) == cudaSuccess &&
+      major == 9 && minor == 0;  // the kernels are compiled for nothing else (CMakeLists.txt)
   if (!fits) return cudaSuccess;
   bool wide = false;
-  const cudaError_t result = fits_width<8, kStagesFor<8>>(fits);
+  const cudaError_t result = fits_width<8, kHalvesFor<8>>(fits);
   if (result != cudaSuccess) return result;
-  const cudaError_t other = fits_width<16, kStagesFor<16>>(wide);
+  const cudaError_t other = fits_width<16, kHalvesFor<16>>(wide);
   fits = fits && wide;
   return other;
 }
 
 cudaError_t launch_persist(const PersistStep& step, cudaStream_t stream) {
   if (step.rows < 1 || step.rows > kStreamMaxRows) return cudaErrorInvalidValue;
-  return step.rows <= 8 ? launch_width<8, kStagesFor<8>>(step, stream)
-                        : launch_width<16, kStagesFor<16>>(step, stream);
+  return step.rows <= 8 ? launch_width<8, kHalvesFor<8>>(step, stream)
+                        : launch_width<16, kHalvesFor<16>>(step, stream);
 }
 
 }  // namespace higgs_rt

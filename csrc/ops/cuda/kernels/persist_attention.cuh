@@ -65,6 +65,28 @@ struct WarpSums {
   }
 };
 
+// Sums of a piece from one half of a block's threads to the other, in shared memory: [group, dim],
+// then the heads' largest scores and totals.
+struct PieceSums {
+  float* sum;
+
+  __device__ void put(int d, const Folded (&all)[kGroup]) const {
+    float* largest = sum + kGroup * Shape::kDim;
+#pragma unroll
+    for (int head = 0; head < kGroup; ++head) {
+      sum[head * Shape::kDim + d] = all[head].sum;
+      if (d == 0) largest[head] = all[head].largest, largest[kGroup + head] = all[head].total;
+    }
+  }
+  __device__ void get(int d, Folded (&all)[kGroup]) const {
+    const float* largest = sum + kGroup * Shape::kDim;
+#pragma unroll
+    for (int head = 0; head < kGroup; ++head) {
+      all[head] = {largest[head], largest[kGroup + head], sum[head * Shape::kDim + d]};
+    }
+  }
+};
+
 // The sums of a piece on the way to the block that gathers them: cells of three numbers and a tag,
 // so that they need no clearing: a number of every head, the heads' largest scores, their totals.
 // A cell is written again only after the gathering block has given its row away.
@@ -76,20 +98,22 @@ struct Parts {
     write_cell(cells + (piece * kPartCells + cell) * 16,
                make_uint4(__float_as_uint(a), __float_as_uint(b), __float_as_uint(c), tag));
   }
-  __device__ uint4 get(int piece, int cell) const {
-    const unsigned char* from = cells + (piece * kPartCells + cell) * 16;
-    uint4 v = read_cell(from);
-    while (v.w != tag) v = read_cell(from);
-    return v;
-  }
   __device__ void put(int piece, int d, const Folded (&all)[kGroup]) const {
     put(piece, d, all[0].sum, all[1].sum, all[2].sum);
     if (d == 0) put(piece, Shape::kDim, all[0].largest, all[1].largest, all[2].largest);
     if (d == 1) put(piece, Shape::kDim + 1, all[0].total, all[1].total, all[2].total);
   }
   __device__ void get(int piece, int d, Folded (&all)[kGroup]) const {
-    const uint4 most = get(piece, Shape::kDim), total = get(piece, Shape::kDim + 1);
-    const uint4 sum = get(piece, d);
+    const int of[3] = {Shape::kDim, Shape::kDim + 1, d};
+    uint4 v[3];  // asked for at once
+    const auto read = [&](int i) { return read_cell(cells + (piece * kPartCells + of[i]) * 16); };
+#pragma unroll
+    for (int i = 0; i < 3; ++i) v[i] = read(i);
+#pragma unroll
+    for (int i = 0; i < 3; ++i) {
+      while (v[i].w != tag) v[i] = read(i);
+    }
+    const uint4 &most = v[0], &total = v[1], &sum = v[2];
     all[0] = {__uint_as_float(most.x), __uint_as_float(total.x), __uint_as_float(sum.x)};
     all[1] = {__uint_as_float(most.y), __uint_as_float(total.y), __uint_as_float(sum.y)};
     all[2] = {__uint_as_float(most.z), __uint_as_float(total.z), __uint_as_float(sum.z)};
@@ -97,48 +121,59 @@ struct Parts {
 };
 static_assert(kGroup == 3);
 
-// Sums of this block's pieces: `done(piece)` is called by all threads when a piece's are joined.
+// Sums of this block's pieces, one or two at a time: done(piece, count) is called by all
+// threads when the warps' sums of these pieces are there, and returns when they have been read.
 template <int kN, class Done>
-__device__ inline void walk_pieces(const Block<kN>& block, const Unit& unit, int layer,
-                                   const WarpSums& joined, Done done) {
+__device__ inline void walk_pieces(const Block<kN>& block, const Unit& unit, int layer, Done done) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int count = unit.tiles(), split = (1 << unit.tiles_log2) - 1;
   const float scale = rsqrtf(static_cast<float>(Shape::kDim)) * 1.44269504f;
+  constexpr bool kTwo = kPiecesTogether<kN> == 2;
   const PersistLayer& caches = block.step.layers[layer];
   const auto slots = [&](int n) {
     return Slots(unit, unit.first(n), block.step.block_tokens_log2);
   };
   KvTile tile;
-  uint4 keys[2][4];  // of the next tile
   fetch_half(tile.k, unit, caches.k_cache, slots(0));
   fetch_half(tile.v, unit, caches.v_cache, slots(0));
-  if (count > 1) fetch_half(keys, unit, caches.k_cache, slots(1));
-  uint4 q[4] = {};
-  const unsigned char* from = block.mail.cell(
-      unit.row, layer,
-      kQueryCells + (unit.kv_head * kGroup + min(lane / 4, kGroup - 1)) * kHeadBytes +
-          lane % 4 * 16);
-  if (lane / 4 < kGroup) wait_cells(q, from, 64);
-  __syncwarp();
+  uint4 q[4];
+  const int head = lane / 4;
+  const unsigned char* from = block.mail.cell(unit.row, layer, kQueryCells) +
+                              (unit.kv_head * kGroup + min(head, kGroup - 1)) * kHeadBytes +
+                              lane % 4 * 16;
+#pragma unroll
+  for (uint4& cell : q) cell.x = head < kGroup ? kEmpty : 0, cell.y = cell.z = cell.w = 0;
+  fetch_newest(tile, unit, block, layer, unit.first(0), [&] {
+    bool any = false;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (is_there(q[i])) continue;
+      q[i] = read_cell(from + i * 64);
+      any = true;
+    }
+    return any;
+  });
   block.mark(layer, kStampQueries);
   HeadSums sums;
   sums.clear();
+#pragma unroll 1
   for (int n = 0; n < count; ++n) {
     const int first = unit.first(n);
     if (first < unit.length) {
-      fetch_newest(tile, unit, block, layer, first);
+      if (n > 0) fetch_newest(tile, unit, block, layer, first, [] { return false; });
       add_tile(sums, q, tile, scale, unit.length - first);
     }
-#pragma unroll
-    for (int e = 0; e < 8; ++e) tile.k[e / 4][e % 4] = keys[e / 4][e % 4];
-    if (n + 1 < count) fetch_half(tile.v, unit, caches.v_cache, slots(n + 1));
-    if (n + 2 < count) fetch_half(keys, unit, caches.k_cache, slots(n + 2));
+    if (n + 1 < count) {
+      fetch_half(tile.k, unit, caches.k_cache, slots(n + 1));
+      fetch_half(tile.v, unit, caches.v_cache, slots(n + 1));
+    }
     if ((n & split) != split) continue;
-    __syncthreads();  // the sums before these have been read
-    joined.put(sums);
+    const int piece = n >> unit.tiles_log2, second = kTwo ? piece % 2 : 0;
+    WarpSums(block.sums + second * Places<kN, 1>::kJoinFloats).put(sums);
     sums.clear();
-    __syncthreads();
-    done(unit.begin + (n >> unit.tiles_log2));
+    if (kTwo && second == 0 && n + 1 < count) continue;
+    sync_warps();
+    done(unit.begin + piece - second, second + 1);
   }
   block.mark(layer, kStampPieces);
 }
@@ -161,37 +196,47 @@ __device__ inline void put_attended(unsigned char* cells, int d, const Folded (&
 }
 
 template <int kN>
-__device__ inline void run_attention(const Block<kN>& block, int layer, const Unit& unit) {
+__device__ inline void run_attention(const Block<kN>& block, int layer) {
+  const Unit unit = *unit_of(block);
   block.mark(layer, kStampAttention);
-  const int d = static_cast<int>(threadIdx.x);
+  const int half = static_cast<int>(threadIdx.x) / Shape::kDim;
+  const int d = static_cast<int>(threadIdx.x) % Shape::kDim;
   const bool gathers = unit.begin == 0 && blockIdx.x < unsigned(block.rows * Shape::kKvHeads);
   unsigned char* attended =
       block.mail.cell(unit.row, layer, kAttendedCells + unit.kv_head * kGroup * kHeadBytes);
   if (unit.begin < unit.end) {
+    using At = Places<kN, 1>;
     const Parts parts{block.step.parts + (unit.row * Shape::kKvHeads + unit.kv_head) *
                                              (kMaxPieces * kPartCells * 16),
                       block.tag + static_cast<std::uint32_t>(layer)};
-    const WarpSums joined(block.sums);
+    const PieceSums second{block.sums + 2 * At::kJoinFloats};
     Folded all[kGroup] = {nothing(), nothing(), nothing()}, one[kGroup];
-    walk_pieces(block, unit, layer, joined, [&](int piece) {
-      if (d >= Shape::kDim) return;
-      joined.over_warps(d, one);
-      if (!gathers) return parts.put(piece, d, one);
+    const auto add = [&] {
 #pragma unroll
       for (int head = 0; head < kGroup; ++head) all[head] = fold(all[head], one[head]);
+    };
+    walk_pieces(block, unit, layer, [&](int piece, int count) {
+      if (half < count) {
+        WarpSums(block.sums + half * At::kJoinFloats).over_warps(d, one);
+        if (!gathers) parts.put(piece + half, d, one);
+        if (gathers && half == 1) second.put(d, one);
+      }
+      sync_warps();
+      if (!gathers || half != 0) return;
+      add();
+      if (count == 2) second.get(d, one), add();
     });
-    if (gathers && d < Shape::kDim) {
+    if (gathers && half == 0) {
       for (int piece = unit.end; piece < unit.pieces; ++piece) {
         parts.get(piece, d, one);
-#pragma unroll
-        for (int head = 0; head < kGroup; ++head) all[head] = fold(all[head], one[head]);
+        add();
       }
       put_attended(attended, d, all);
     }
-  } else if (gathers && d < kGroup * kHeadBytes / 16) {  // padding
+  } else if (gathers && half == 0 && d < kGroup * kHeadBytes / 16) {  // padding
     write_cell(attended + d * 16, make_uint4(0, 0, 0, 0));
   }
-  __syncthreads();
+  sync_warps();
   block.mark(layer, kStampAttended);
 }
 

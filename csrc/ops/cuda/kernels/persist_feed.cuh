@@ -24,7 +24,7 @@ constexpr int kClusters = 64;
 constexpr int kChunkInputs = 64 * kWarps, kChunkRowBytes = 2 * kChunkInputs;
 constexpr int kPieceChunks = 3;
 constexpr int kRowPitch = kPieceChunks * kChunkRowBytes + 64;  // two rows lie in different banks
-constexpr int kPieceBytes = 16 * kRowPitch;
+constexpr int kHalfBytes = 8 * kRowPitch;                      // of 8 rows of a piece
 
 __host__ __device__ constexpr int inputs_of(int kind) {
   return kind == kDown ? Shape::kFfn : Shape::kHidden;
@@ -69,26 +69,45 @@ constexpr Stride stride_of(int kind) {
 __constant__ const Stride kStrides[kEnd] = {stride_of(kQkv), stride_of(kO), stride_of(kGateUp),
                                             stride_of(kDown), stride_of(kHead)};
 
-// Where the pieces are: a ring of places, each with a barrier that counts the bytes that came.
-template <int kStages>
-struct Ring {
-  std::uint32_t pieces;  // [kStages][kPieceBytes]
-  std::uint32_t full;
-  int stage = 0;
-  unsigned phase = 0;
+__device__ inline void wait_barrier(std::uint32_t barrier, unsigned phase) {
+  unsigned done = 0;
+  while (done == 0) {
+    asm volatile(
+        "{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; "
+        "selp.u32 %0, 1, 0, p; }"
+        : "=r"(done)
+        : "r"(barrier), "r"(phase)
+        : "memory");
+  }
+}
 
-  __device__ void forward() {
-    if (++stage < kStages) return;
-    stage = 0, phase ^= 1;
+__device__ inline void arrive_barrier(std::uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+__device__ inline void init_barrier(std::uint32_t barrier, int count) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
+}
+
+// Where the halves of pieces are: a ring of places, each with a barrier that counts the bytes that
+// came and one that counts the warps that have read them.
+template <int kHalves>
+struct Ring {
+  static constexpr int kBarriers = 2 * kHalves;
+  std::uint32_t halves;  // [kHalves][kHalfBytes]
+  std::uint32_t barriers;
+
+  __device__ std::uint32_t place(int slot) const {
+    return halves + static_cast<std::uint32_t>(slot * kHalfBytes);
   }
-  __device__ std::uint32_t place() const {
-    return pieces + static_cast<std::uint32_t>(stage * kPieceBytes);
+  __device__ std::uint32_t full(int slot) const {
+    return barriers + static_cast<std::uint32_t>(8 * slot);
   }
-  __device__ std::uint32_t barrier() const { return full + static_cast<std::uint32_t>(8 * stage); }
+  __device__ std::uint32_t empty(int slot) const {
+    return barriers + static_cast<std::uint32_t>(8 * (kHalves + slot));
+  }
   __device__ void init() const {
-    for (int s = 0; s < kStages; ++s) {
-      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(full + 8 * s), "r"(kWarps)
-                   : "memory");
+    for (int i = 0; i < kBarriers; ++i) {
+      init_barrier(barriers + static_cast<std::uint32_t>(8 * i), i < kHalves ? 1 : kWarps);
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
@@ -103,80 +122,93 @@ __device__ inline void copy_bulk(std::uint32_t to, const char* from, int bytes,
       : "memory");
 }
 
-// What to ask for next, the same in all warps.
-struct Cursor {
-  int product, tile, chunk, stage;
-};
+// Warps beside those that multiply, which give them most of their registers, as only four warps
+// together can: one asks for weights, the others make the factors of the norms.
+constexpr int kScalers = 3, kHelpers = 32 * (1 + kScalers);
 
-// Asks for the next piece of the step's weights, into the place that all warps have read last; each
-// warp for two rows.
-template <int kStages>
-__device__ inline void fill(Cursor& at, const PersistStep& step, const Ring<kStages>& ring,
-                            int cluster, int rank) {
-  if (at.product > 4 * step.num_layers) return;
-  const Stride& stride = kStrides[at.product == 4 * step.num_layers ? int{kHead} : at.product % 4];
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int count = min(stride.chunks - at.chunk, kPieceChunks), bytes = count * kChunkRowBytes;
-  if (threadIdx.x % 32 == 0) {
-    const std::uint32_t barrier = ring.full + static_cast<std::uint32_t>(8 * at.stage);
-    const std::uint32_t to =
-        ring.pieces + static_cast<std::uint32_t>(at.stage * kPieceBytes + warp * kRowPitch);
-    const char* from = reinterpret_cast<const char*>(step.matrices[at.product]) +
-                       std::int64_t{at.tile} * stride.tile +
-                       std::int64_t{at.tile / 8} * stride.jump + warp * stride.row +
-                       (rank * stride.chunks + at.chunk) * kChunkRowBytes;
-    const std::uint64_t policy = stream::read_once_policy();
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier),
-                 "r"(2 * bytes)
-                 : "memory");
-    copy_bulk(to, from, bytes, barrier, policy);
-    copy_bulk(to + 8 * kRowPitch, from + stride.half, bytes, barrier, policy);
+// Halves of pieces under way at a time: what blocks need of each other waits behind the weights
+// that they have asked for (docs/performance.md).
+constexpr int kUnderWay = 2;
+
+// Asks for all of the step's weights, as the ring has room for them. For one warp.
+template <int kHalves>
+__device__ inline void feed(const PersistStep& step, const Ring<kHalves>& ring, int cluster,
+                            int rank) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const std::uint64_t policy = stream::read_once_policy();
+  int count = 0;  // of halves asked for
+  const auto phase = [](int at) { return static_cast<unsigned>(at / kHalves % 2); };
+  for (int product = 0; product <= 4 * step.num_layers; ++product) {
+    const Stride& stride = kStrides[product == 4 * step.num_layers ? int{kHead} : product % 4];
+    const char* matrix = reinterpret_cast<const char*>(step.matrices[product]) +
+                         lane % 8 * stride.row + rank * stride.chunks * kChunkRowBytes;
+    for (int tile = cluster; tile < stride.tiles; tile += kClusters) {
+      const char* rows =
+          matrix + std::int64_t{tile} * stride.tile + std::int64_t{tile / 8} * stride.jump;
+      for (int chunk = 0; chunk < stride.chunks; chunk += kPieceChunks) {
+        const int bytes = min(stride.chunks - chunk, kPieceChunks) * kChunkRowBytes;
+#pragma unroll 1
+        for (int half = 0; half < 2; ++half, ++count) {
+          const int slot = count % kHalves, before = count - kUnderWay;
+          if (count >= kHalves) wait_barrier(ring.empty(slot), phase(count - kHalves));
+          if (before >= 0) wait_barrier(ring.full(before % kHalves), phase(before));
+          const std::uint32_t barrier = ring.full(slot);
+          if (lane == 0) {
+            asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier),
+                         "r"(8 * bytes)
+                         : "memory");
+          }
+          __syncwarp();
+          if (lane < 8) {
+            copy_bulk(ring.place(slot) + static_cast<std::uint32_t>(lane * kRowPitch),
+                      rows + chunk * kChunkRowBytes + half * stride.half, bytes, barrier, policy);
+          }
+        }
+      }
+    }
   }
-  __syncwarp();
-  if (++at.stage == kStages) at.stage = 0;
-  at.chunk += count;
-  if (at.chunk < stride.chunks) return;
-  at.chunk = 0, at.tile += kClusters;
-  if (at.tile < stride.tiles) return;
-  at.tile = cluster, ++at.product;
 }
 
 // A warp's reading of the ring.
-template <int kStages>
+template <int kHalves>
 struct Queue {
-  Ring<kStages> ring;
+  Ring<kHalves> ring;
+  int slot[2] = {0, 1};  // of the piece's halves
+  unsigned phase[2] = {0, 0};
 
   __device__ void wait() const {
-    unsigned done = 0;
-    while (done == 0) {
-      asm volatile(
-          "{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; "
-          "selp.u32 %0, 1, 0, p; }"
-          : "=r"(done)
-          : "r"(ring.barrier()), "r"(ring.phase)
-          : "memory");
+    wait_barrier(ring.full(slot[0]), phase[0]);
+    wait_barrier(ring.full(slot[1]), phase[1]);
+  }
+  // The piece has been read.
+  __device__ void release() {
+    __syncwarp();
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      if (threadIdx.x % 32 == 0) arrive_barrier(ring.empty(slot[half]));
+      slot[half] += 2;
+      if (slot[half] >= kHalves) slot[half] -= kHalves, phase[half] ^= 1;
     }
   }
   // This warp's part of chunk `chunk` of the piece as first factors: rows lane / 4 and lane / 4 +
   // 8, two halves of the 64 inputs.
   __device__ void take(int chunk, uint4 (&low)[2], uint4 (&high)[2]) const {
     const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-    const std::uint32_t at =
-        ring.place() + static_cast<std::uint32_t>(lane / 4 * kRowPitch + chunk * kChunkRowBytes +
-                                                  warp * 128 + lane % 4 * 16);
+    const auto at = static_cast<std::uint32_t>(lane / 4 * kRowPitch + chunk * kChunkRowBytes +
+                                               warp * 128 + lane % 4 * 16);
 #pragma unroll
     for (int c = 0; c < 2; ++c) {
-      low[c] = stream::load_shared(at + static_cast<std::uint32_t>(64 * c));
-      high[c] = stream::load_shared(at + static_cast<std::uint32_t>(64 * c + 8 * kRowPitch));
+      low[c] = stream::load_shared(ring.place(slot[0]) + at + static_cast<std::uint32_t>(64 * c));
+      high[c] = stream::load_shared(ring.place(slot[1]) + at + static_cast<std::uint32_t>(64 * c));
     }
   }
 };
 
 // Sums of one warp over the kC chunks of a tile; each half of a chunk has accumulators of its own,
-// for no instruction to wait for the one before. `emptied` is called after all pieces but the last.
-template <int kN, int kC, int kStages, class Emptied>
-__device__ inline void multiply(float (&acc)[2][kN / 8][4], Queue<kStages>& queue,
-                                const uint4 (&b)[kC][2][kN / 8], Emptied emptied) {
+// for no instruction to wait for the one before.
+template <int kN, int kC, int kHalves>
+__device__ inline void multiply(float (&acc)[2][kN / 8][4], Queue<kHalves>& queue,
+                                const uint4 (&b)[kC][2][kN / 8]) {
 #pragma unroll
   for (int c = 0; c < 2; ++c) {
 #pragma unroll
@@ -206,9 +238,7 @@ __device__ inline void multiply(float (&acc)[2][kN / 8][4], Queue<kStages>& queu
         multiply_add(acc[c][j], low[c].z, high[c].z, low[c].w, high[c].w, x.z, x.w);
       }
     }
-    if (chunk % kPieceChunks != kPieceChunks - 1 && chunk + 1 != kC) continue;
-    queue.ring.forward();
-    if (chunk + 1 != kC) emptied();
+    if (chunk % kPieceChunks == kPieceChunks - 1 || chunk + 1 == kC) queue.release();
   }
 }
 

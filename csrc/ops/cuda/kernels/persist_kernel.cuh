@@ -11,13 +11,14 @@
 #include "core/cuda/launch.cuh"
 #include "ops/cuda/kernels/persist_attention.cuh"
 #include "ops/cuda/kernels/persist_launch.h"
+#include "ops/cuda/kernels/persist_stage.cuh"
 
 namespace higgs_rt::persist {
 
 // state: [0] launches so far, [1 + set] rows of the last launch that used the set.
-template <int kN, int kStages>
+template <int kN, int kHalves>
 __device__ Block<kN> make_block(const PersistStep& step, unsigned char* memory) {
-  using At = Places<kN, kStages>;
+  using At = Places<kN, kHalves>;
   const std::int64_t row_bytes = std::int64_t{step.num_layers + 1} * kLayerBytes;
   Block<kN> block{step, {step.cells, row_bytes}};
   block.sums = reinterpret_cast<float*>(memory + At::kSums);
@@ -25,10 +26,11 @@ __device__ Block<kN> make_block(const PersistStep& step, unsigned char* memory) 
   block.residual = reinterpret_cast<float*>(memory + At::kResidual);
   block.scale = reinterpret_cast<float*>(memory + At::kScale);
   block.arrivals = reinterpret_cast<Arrival*>(memory + At::kArrivals);
+  block.scaled = shared_address(memory + At::kScaled);
+  block.unit = memory + At::kUnit;
   block.rank = stream::cluster_rank();
   block.norms = memory + At::kNormPlace;
   block.cluster = static_cast<int>(blockIdx.x) / kCluster;
-  block.cursor = {0, block.cluster, 0, 0};
   block.rows = step.rows;
   const int own =
       min(step.rows - static_cast<int>(block.rank) * Block<kN>::kShare, Block<kN>::kShare);
@@ -52,7 +54,7 @@ __device__ void fetch_norms(const Block<kN>& block) {
   }
 }
 
-// What warp 0's lanes need to write results of qkv: the angles of two pairs, always the same ones
+// What a warp's lanes need to write results of qkv: the angles of two pairs, always the same ones
 // of a head.
 template <int kN>
 __device__ void fetch_row(Block<kN>& block) {
@@ -60,7 +62,6 @@ __device__ void fetch_row(Block<kN>& block) {
   const Place place(block);
   if (!place.active) return;
   const int position = block.step.position[place.row], i = block.cluster % 8 * 8 + 2 * place.j;
-  block.slot = block.step.slot[place.row];
   block.turn = make_float4(1, 0, 1, 0);
   if (position < 0) return;
   block.turn = __ldg(reinterpret_cast<const float4*>(block.step.rope +
@@ -98,21 +99,38 @@ __device__ void clear_cells(const Block<kN>& block, unsigned char* other, int ro
   }
 }
 
-template <int kN, int kStages>
-__device__ void work(Block<kN>& block, Queue<kStages>& queue) {
-  const PersistStep& step = block.step;
-  const auto* state = reinterpret_cast<const unsigned char*>(step.state);
-  const std::uint32_t launch = read_word(state), set = launch % 2;
-  const std::int64_t set_bytes = kStreamMaxRows * block.mail.row_bytes;
-  unsigned char* other = step.cells + (1 - set) * set_bytes;
-  const int other_rows = static_cast<int>(read_word(state + 4 * (2 - set)));
-  block.mail.base += set * set_bytes;
-  block.tag = launch * kPersistLayers + 1;
-  if (threadIdx.x < 32) {
-    fetch_row(block);
-    put_embedded(block);
+// Chooses this launch's cells; returns how many launches there were.
+template <int kN>
+__device__ std::uint32_t open_mail(Block<kN>& block) {
+  const std::uint32_t launch = read_word(reinterpret_cast<unsigned char*>(block.step.state));
+  block.mail.base += launch % 2 * kStreamMaxRows * block.mail.row_bytes;
+  return launch;
+}
+
+// What the warps do that do not multiply.
+template <int kN, int kHalves>
+__device__ void help(Block<kN>& block, const Ring<kHalves>& ring, int warp) {
+  if (warp == 0) {
+    feed(block.step, ring, block.cluster, static_cast<int>(block.rank));
+    return;
   }
-  const Unit unit(block);
+  grid_wait();
+  open_mail(block);
+  put_scales(block, warp - 1);
+}
+
+template <int kN, int kHalves>
+__device__ void work(Block<kN>& block, Queue<kHalves>& queue) {
+  const PersistStep& step = block.step;
+  const std::uint32_t launch = open_mail(block), set = launch % 2;
+  unsigned char* other = step.cells + (1 - set) * kStreamMaxRows * block.mail.row_bytes;
+  const int other_rows = static_cast<int>(
+      read_word(reinterpret_cast<const unsigned char*>(step.state) + 4 * (2 - set)));
+  block.tag = launch * kPersistLayers + 1;
+  fetch_row(block);
+  if (threadIdx.x < 32) put_embedded(block);
+  if (threadIdx.x == 0) *unit_of(block) = Unit(block);
+  sync_warps();
 #pragma unroll 1
   for (int product = 0; product <= 4 * step.num_layers; ++product) {
     const int layer = product / 4, kind = layer == step.num_layers ? int{kHead} : product % 4;
@@ -120,10 +138,10 @@ __device__ void work(Block<kN>& block, Queue<kStages>& queue) {
       run_stage<chunks_of(kDown)>(block, queue, kind, layer);
       continue;
     }
-    if (kind == kQkv) prefetch_tiles(unit, step, layer);
+    if (kind == kQkv && block.rows <= kAheadRows) prefetch_tiles(*unit_of(block), step, layer);
     run_stage<chunks_of(kQkv)>(block, queue, kind, layer);
     if (kind != kQkv) continue;
-    run_attention(block, layer, unit);
+    run_attention(block, layer);
     clear_cells(block, other, other_rows, layer);
   }
   // Nobody can be here before every block has read the state: the head needs all of them.
@@ -133,16 +151,16 @@ __device__ void work(Block<kN>& block, Queue<kStages>& queue) {
   }
 }
 
-template <int kN, int kStages>
-__global__ void __launch_bounds__(kThreads, 1)
+template <int kN, int kHalves>
+__global__ void __launch_bounds__(kThreads + kHelpers, 1)
     persist_kernel(const __grid_constant__ PersistStep step) {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
   extern __shared__ __align__(128) unsigned char memory[];
-  using At = Places<kN, kStages>;
-  Block<kN> block = make_block<kN, kStages>(step, memory);
+  using At = Places<kN, kHalves>;
+  Block<kN> block = make_block<kN, kHalves>(step, memory);
   const std::uint32_t shared = shared_address(memory);
-  const Ring<kStages> ring{shared, shared + At::kFull};
+  const Ring<kHalves> ring{shared, shared + At::kFull};
   if (threadIdx.x == 0) {
+    init_barrier(block.scaled, min(kScalers, block.rows));
     ring.init();
     for (int i = 0; i < kInboxes; ++i) {
       stream::init_arrival(block.arrivals + i);
@@ -150,23 +168,26 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
   }
   __syncthreads();
-  Queue<kStages> queue{ring};
-#pragma unroll 1
-  for (int s = 0; s < kStages; ++s) fill(block, queue);
+  if (threadIdx.x >= kThreads) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+    asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");  // cluster_start() in two
+    help(block, ring, static_cast<int>(threadIdx.x - kThreads) / 32);
+    asm volatile("barrier.cluster.wait;" ::: "memory");
+    return;
+  }
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
   fetch_norms(block);
   stream::cluster_start();
-  __syncthreads();
+  sync_warps();
+  Queue<kHalves> queue{ring};
   grid_wait();
   work(block, queue);
-#else
-  __trap();  // persist_fits() says no: no clusters, no bulk copies
-#endif
 }
 
 // Blocks are all there at a time or not at all: they wait for each other (a cooperative launch).
-template <int kN, int kStages>
+template <int kN, int kHalves>
 struct Launch {
-  static constexpr int kBytes = Places<kN, kStages>::kBytes;
+  static constexpr int kBytes = Places<kN, kHalves>::kBytes;
   static_assert(kBytes <= 232448);
   cudaLaunchAttribute attributes[2] = {};
   cudaLaunchConfig_t config{};
@@ -178,38 +199,38 @@ struct Launch {
     attributes[1].id = cudaLaunchAttributeCooperative;
     attributes[1].val.cooperative = 1;
     config.gridDim = kCluster * kClusters;
-    config.blockDim = kThreads;
+    config.blockDim = kThreads + kHelpers;
     config.dynamicSmemBytes = kBytes;
     config.stream = stream;
     config.attrs = attributes;
     config.numAttrs = 2;
   }
   static cudaError_t prepare() {
-    return cudaFuncSetAttribute(persist_kernel<kN, kStages>,
+    return cudaFuncSetAttribute(persist_kernel<kN, kHalves>,
                                 cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   }
 };
 
-template <int kN, int kStages>
+template <int kN, int kHalves>
 cudaError_t fits_width(bool& fits) {
-  Launch<kN, kStages> launch(nullptr);
+  Launch<kN, kHalves> launch(nullptr);
   launch.config.numAttrs = 1;
   int count = 0;
   cudaError_t result = launch.prepare();
   if (result == cudaSuccess) {
-    result = cudaOccupancyMaxActiveClusters(&count, persist_kernel<kN, kStages>, &launch.config);
+    result = cudaOccupancyMaxActiveClusters(&count, persist_kernel<kN, kHalves>, &launch.config);
   }
   fits = result == cudaSuccess && count >= kClusters;
   return result;
 }
 
-template <int kN, int kStages>
+template <int kN, int kHalves>
 cudaError_t launch_width(const PersistStep& step, cudaStream_t stream) {
-  Launch<kN, kStages> launch(stream);
+  Launch<kN, kHalves> launch(stream);
   const cudaError_t result = launch.prepare();
   return result != cudaSuccess
              ? result
-             : cudaLaunchKernelEx(&launch.config, persist_kernel<kN, kStages>, step);
+             : cudaLaunchKernelEx(&launch.config, persist_kernel<kN, kHalves>, step);
 }
 
 }  // namespace higgs_rt::persist

@@ -69,23 +69,6 @@ __device__ inline uint4 wait_cell(const unsigned char* cell) {
   return v;
 }
 
-// Waits for `kCount` cells, `pitch` bytes apart: one round trip where they are all there.
-template <int kCount>
-__device__ inline void wait_cells(uint4 (&v)[kCount], const unsigned char* cells, int pitch) {
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) v[i] = read_cell(cells + i * pitch);
-  bool all = false;
-  while (!all) {
-    all = true;
-#pragma unroll
-    for (int i = 0; i < kCount; ++i) {
-      if (is_there(v[i])) continue;
-      v[i] = read_cell(cells + i * pitch);
-      all = false;
-    }
-  }
-}
-
 // The words of the four lanes of this lane's group, in order.
 __device__ inline uint4 join_words(std::uint32_t word) {
   const int first = static_cast<int>(threadIdx.x) % 32 & ~3;

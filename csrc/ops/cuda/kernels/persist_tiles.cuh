@@ -2,11 +2,9 @@
 // the cache in registers.
 #pragma once
 
-#include "ops/cuda/kernels/persist_stage.cuh"
+#include "ops/cuda/kernels/persist_block.cuh"
 
 namespace higgs_rt::persist {
-
-constexpr int kTilePositions = 16;
 
 // Keys and values of 16 positions: [positions 8 i + lane / 4][32 numbers c, 8 (lane % 4) of them].
 struct KvTile {
@@ -50,6 +48,12 @@ struct Unit {
   }
 };
 
+static_assert(sizeof(Unit) == 40);
+template <int kN>
+__device__ Unit* unit_of(const Block<kN>& block) {
+  return reinterpret_cast<Unit*>(block.unit);
+}
+
 // Slots of this lane's positions of a tile.
 struct Slots {
   int at[2];
@@ -80,6 +84,9 @@ __device__ inline void fetch_half(uint4 (&to)[2][4], const Unit& unit, const bf1
   }
 }
 
+// With more rows keys and values in the L2 cache early cost others more than they gain.
+constexpr int kAheadRows = 4;
+
 // Brings the first kAhead tiles into the L2 cache, two lanes for the keys of a position, two for
 // the values.
 constexpr int kAhead = 4;
@@ -97,28 +104,39 @@ __device__ inline void prefetch_tiles(const Unit& unit, const PersistStep& step,
   }
 }
 
-// The step's own position, a number of this launch, where it is in the tile.
-template <int kN>
+// The step's own position, numbers of this launch, where it is in the tile that begins at `first`;
+// and what else the lane waits for, in the same round trips: more() asks for what has not come and
+// says whether there was any.
+template <int kN, class More>
 __device__ inline void fetch_newest(KvTile& tile, const Unit& unit, const Block<kN>& block,
-                                    int layer, int first) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  if (unit.length - 1 < first || unit.length - 1 >= first + kTilePositions) return;
-  if ((unit.length - 1 - first) % 8 == lane / 4) {
-    const int at = unit.kv_head * kHeadBytes + lane % 4 * 16;
-    uint4 k[4], v[4];
-    wait_cells(k, block.mail.cell(unit.row, layer, kKeyCells) + at, 64);
-    wait_cells(v, block.mail.cell(unit.row, layer, kValueCells) + at, 64);
-    const bool high = unit.length - 1 - first >= 8;
+                                    int layer, int first, More more) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, at = unit.length - 1 - first;
+  const bool here = at >= 0 && at < kTilePositions && at % 8 == lane / 4, high = at >= 8;
+  const unsigned char* keys =
+      block.mail.cell(unit.row, layer, kKeyCells) + unit.kv_head * kHeadBytes + lane % 4 * 16;
+  uint4 cells[8];  // of the key, of the value
 #pragma unroll
-    for (int c = 0; c < 4; ++c) {
-      if (high) {
-        tile.k[1][c] = k[c], tile.v[1][c] = v[c];
-      } else {
-        tile.k[0][c] = k[c], tile.v[0][c] = v[c];
-      }
+  for (uint4& cell : cells) cell.x = here ? kEmpty : 0, cell.y = cell.z = cell.w = 0;
+  bool any = true;
+  while (any) {
+    any = more();
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      if (is_there(cells[i])) continue;
+      cells[i] = read_cell(keys + i / 4 * (kValueCells - kKeyCells) + i % 4 * 64);
+      any = true;
     }
   }
   __syncwarp();
+  if (!here) return;
+#pragma unroll
+  for (int c = 0; c < 4; ++c) {
+    if (high) {
+      tile.k[1][c] = cells[c], tile.v[1][c] = cells[4 + c];
+    } else {
+      tile.k[0][c] = cells[c], tile.v[0][c] = cells[4 + c];
+    }
+  }
 }
 
 // Sums of a warp: lane (g, t) has head g's largest score and total, and of heads 2 t and 2 t + 1
