@@ -39,8 +39,9 @@ struct BlockWork {
   }
   __device__ void ask_first() const {
     if (threadIdx.x != 0) return;
-    for (int stage = 0; stage < S::kStages; ++stage) init_copy_barrier(barrier(stage));
-    publish_copy_barriers();
+    for (int stage = 0; stage < S::kStages; ++stage) init_barrier(barrier(stage), 1);
+    publish_barriers();
+    fence_async_proxy();
     for (int stage = 0; stage < S::kStages; ++stage) {
       if (S::kResident || stage < 2 || stage > kUnits) ask(stage);
     }
@@ -123,7 +124,7 @@ struct BlockWork {
     for (int g = 0; g < S::kOut / 16; ++g) {
       multiply_group(a[g], group_factors(shared + w + g * 2 * S::kOut * 16, S::kOut), to);
     }
-    group_commit();
+    end_products();
   }
 
   // fp16(snake(x)) to the rows in shared memory.
@@ -148,11 +149,11 @@ struct BlockWork {
   }
 
   __device__ void take_unit(int unit, int dilation) {
-    wait_copy(barrier(1 + unit));
+    wait_barrier(barrier(1 + unit), 0);
     __syncthreads();  // all have read the rows, and the weights before these
     if (!S::kResident && unit + 1 < kUnits && threadIdx.x == 0) ask(2 + unit);
     store_rows(snake_at(S::stage_at(1 + unit) + S::kWide + S::kPoint));
-    fence_tiles();
+    fence_async_proxy();
     __syncthreads();
     run_unit(1 + unit, dilation);
   }
@@ -223,21 +224,21 @@ __global__ void __launch_bounds__(S::kThreads, 1) half_block_kernel(HalfBlock bl
   if (!has_rows) return;
   load_inputs(block, work.place, work.shared);
   work.exists = existing_rows(block, work.place);
-  copy_wait<0>();
-  fence_tiles();
+  copy_async_wait<0>();
+  fence_async_proxy();
   __syncthreads();
-  wait_copy(work.barrier(0));
+  wait_barrier(work.barrier(0), 0);
   work.up_sample();
 #pragma unroll 1
   for (int unit = 0, dilation = 1; unit < kUnits; ++unit, dilation *= 3) {
     work.take_unit(unit, dilation);
   }
-  wait_copy(work.barrier(kUnits + 1));
+  wait_barrier(work.barrier(kUnits + 1), 0);
   const HalfSnake after = work.snake_at(S::stage_at(kUnits + 1));
   if constexpr (S::kLast) {
     __syncthreads();
     work.store_rows(after);
-    fence_tiles();
+    fence_async_proxy();
     __syncthreads();
     work.write_pcm();
   } else {

@@ -120,7 +120,7 @@ __device__ void load_inputs(const HalfBlock& block, const BlockPlace<S>& place,
     copy_async(tile + S::Inputs::offset(row, piece % S::Inputs::kPieces),
                block.x + static_cast<std::size_t>(from) * S::kIn + piece * 8, exists);
   }
-  copy_commit();
+  copy_async_commit();
 }
 
 // Rows of neighbouring taps of the transposed convolution.
@@ -173,7 +173,7 @@ __device__ void add_products(std::uint32_t x, std::uint32_t w, Rows rows,
                      group_factors_at(w + factors / 16, kTilesN * 8), sum);
     }
   }
-  group_commit();
+  end_products();
 }
 
 // sum += bias, or = bias: of this thread's outputs.

@@ -121,16 +121,17 @@ __device__ void init_stages(const HalfPlace& place) {
   if constexpr (S::kBulk) {
     if (threadIdx.x == 0) {
       for (int stage = 0; stage < S::kStages; ++stage) {
-        init_copy_barrier(stage_barrier<S>(place, stage));
+        init_barrier(stage_barrier<S>(place, stage), 1);
       }
-      publish_copy_barriers();
+      publish_barriers();
+      fence_async_proxy();
     }
   }
 }
 // Before multiply(); ordinary copies are waited for by copy_wait().
 template <class S>
 __device__ void wait_weights(const HalfPlace& place, int step) {
-  if constexpr (S::kBulk) wait_copy(stage_barrier<S>(place, step), step / S::kStages % 2);
+  if constexpr (S::kBulk) wait_barrier(stage_barrier<S>(place, step), step / S::kStages % 2);
 }
 
 // The weights of step `step`, S::kChunk channels by S::kBlockN outputs; `source` is its first

@@ -33,15 +33,15 @@ __global__ void __launch_bounds__(S::kThreads, 2) half_conv_kernel(HalfConv conv
 #pragma unroll
   for (int step = 0; step < S::kAhead; ++step) {
     if (step < steps) load_step_times<S>(conv, place, step);
-    copy_commit();
+    copy_async_commit();
   }
   if constexpr (S::kTaps == 1) {
     if (conv.residual != nullptr) take_residual<S>(conv, place, sum);
   }
   for (int step = 0; step < steps; ++step) {
-    copy_wait<S::kAhead - 1>();
+    copy_async_wait<S::kAhead - 1>();
     if constexpr (S::kPending > 0) {
-      if (step % S::kTaps == 0) fence_tiles();
+      if (step % S::kTaps == 0) fence_async_proxy();
     }
     __syncthreads();  // what step - 1 - kPending read may be overwritten now
     wait_weights<S>(place, step);
@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(S::kThreads, 2) half_conv_kernel(HalfConv conv
       const int time = step + S::kAhead, weight = step + S::kStages - 1 - S::kPending;
       if (time < steps) load_step_times<S>(conv, place, time);
       if (weight < steps) load_step_weights<S>(conv, place, weight);
-      copy_commit();
+      copy_async_commit();
     };
     if constexpr (!S::kAsync) load_next();
     const int chunk = step / S::kTaps, tap = step % S::kTaps;

@@ -42,7 +42,7 @@ struct GroupShape : HalfSizes<kTapsOf, kGroupChannels, kGroupOutputs, group_stag
   }
   static __device__ void finish(float (&sum)[kTilesM][kTilesN][4]) {
     if constexpr (kPending > 0) {
-      group_wait<kPending>();
+      wait_products<kPending>();
     } else {
       group_wait<0>(sum[0]);
     }
@@ -56,7 +56,7 @@ struct GroupShape : HalfSizes<kTapsOf, kGroupChannels, kGroupOutputs, group_stag
       multiply_group(tile_factors<kGroupChannels>(at + k * 2),
                      group_factors_at(weights + k * 2 * kGroupOutputs, kGroupOutputs), sum);
     }
-    group_commit();
+    end_products();
   }
 
   static __device__ void multiply_loaded(std::uint32_t x, int row, std::uint32_t w,
@@ -73,7 +73,7 @@ struct GroupShape : HalfSizes<kTapsOf, kGroupChannels, kGroupOutputs, group_stag
     for (int k = 0; k < kParts; ++k) {
       multiply_group(a[k], group_factors(w + k * 2 * kGroupOutputs * 16, kGroupOutputs), sum);
     }
-    group_commit();
+    end_products();
   }
 };
 

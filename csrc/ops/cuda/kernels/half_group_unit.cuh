@@ -44,7 +44,7 @@ struct GroupUnitWork {
       multiply_group(tile_factors<S::kChunk>(at + k * 2),
                      group_factors_at(w + k * 2 * S::kBlockN, S::kBlockN), sum[0]);
     }
-    group_commit();
+    end_products();
   }
 
   __device__ void load_weights(int step) const {
@@ -72,13 +72,13 @@ struct GroupUnitWork {
     for (int step = 0; step < S::kWide; ++step) {
       const int chunk = step / S::kTaps, tap = step % S::kTaps;
       if (tap == 0 && chunk < 2) {  // from the second chunk on all have come
-        chunk == 0 ? copy_wait<S::kChunks - 1>() : copy_wait<0>();
-        fence_tiles();
+        chunk == 0 ? copy_async_wait<S::kChunks - 1>() : copy_async_wait<0>();
+        fence_async_proxy();
         __syncthreads();
       }
       const int row = tap * unit.conv.dilation;
       multiply(first + chunk * S::tile_bytes(rows) + row * S::Tile::kRowBytes, step);
-      group_wait<1>();
+      wait_products<1>();
       __syncthreads();  // the products of step - 1 have ended
       if (step > 0) load_weights(step - 1 + S::kStages);
     }
@@ -120,13 +120,13 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks) group_unit_kernel(Hal
 #pragma unroll
   for (int chunk = 0; chunk < S::kChunks; ++chunk) {
     load_times<S>(conv, place, chunk);
-    copy_commit();
+    copy_async_commit();
   }
   work.expect_residual();
   work.convolve(group);
   store_between<S>(unit, memory, work.sum);
   take_residual<S>(conv, place, work.sum);
-  fence_tiles();
+  fence_async_proxy();
   __syncthreads();
   work.multiply_point(group);
   write_tile<S>(conv, place, work.sum);

@@ -1,9 +1,11 @@
-// Asynchronous copies and tensor-core products of fp16 tiles in shared memory.
+// Tensor-core products of fp16 tiles in shared memory.
 #pragma once
 
 #include <cuda_fp16.h>
 
 #include <cstdint>
+
+#include "ops/cuda/kernels/async_copy.cuh"
 
 namespace higgs_rt {
 
@@ -21,19 +23,6 @@ struct HalfTile {
     return row * kRowBytes + ((piece ^ key(row)) << 4);
   }
 };
-
-// 16 bytes to shared memory; zeros instead when `exists` is false.
-__device__ inline void copy_async(std::uint32_t shared, const void* global, bool exists) {
-  const int bytes = exists ? 16 : 0;
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared), "l"(global),
-               "r"(bytes));
-}
-__device__ inline void copy_commit() { asm volatile("cp.async.commit_group;\n" ::); }
-// Until at most kPending of the groups committed last are under way.
-template <int kPending>
-__device__ inline void copy_wait() {
-  asm volatile("cp.async.wait_group %0;\n" ::"n"(kPending));
-}
 
 __device__ inline void load_matrices(std::uint32_t (&out)[4], std::uint32_t shared) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"

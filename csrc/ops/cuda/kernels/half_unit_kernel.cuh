@@ -40,7 +40,7 @@ __device__ void load_unit_step(const HalfUnit& unit, const HalfPlace& place, int
   } else if (step < steps + chunks) {
     load_weights<S>(place, unit.point_weight + (step - steps) * S::kBlockN * S::kChunk, step);
   }
-  copy_commit();
+  copy_async_commit();
 }
 
 template <class S>
@@ -66,10 +66,10 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlockN == 32 ? 4 : 2)
 #pragma unroll
   for (int step = 0; step < S::kStages - 1; ++step) {
     load_step_times<S>(conv, place, step);
-    copy_commit();
+    copy_async_commit();
   }
   for (int step = 0; step < kSteps + kChunks; ++step) {
-    copy_wait<S::kStages - 2>();
+    copy_async_wait<S::kStages - 2>();
     if (step == kSteps) {
       __syncthreads();  // all have read the times
       store_between<S>(unit, shared, sum);

@@ -4,6 +4,9 @@
 
 #include <cstdint>
 
+#include "ops/cuda/kernels/barrier.cuh"
+#include "ops/cuda/kernels/wgmma.cuh"
+
 namespace higgs_rt {
 
 #define HIGGS_FOUR(j) "+f"(sum[j][0]), "+f"(sum[j][1]), "+f"(sum[j][2]), "+f"(sum[j][3])
@@ -138,21 +141,6 @@ __device__ std::uint64_t tile_factors(std::uint32_t at) {
   return at | std::uint64_t{1} << 16 | kEightRows << 32 | kSwizzle << 62;
 }
 
-// What this thread wrote to shared memory, and what its copies did, becomes visible to products
-// that begin after a barrier.
-__device__ inline void fence_tiles() {
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-__device__ inline void group_begin() { asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory"); }
-__device__ inline void group_commit() {
-  asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
-}
-// Until at most kPending of the products committed last are under way.
-template <int kPending>
-__device__ inline void group_wait() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(kPending) : "memory");
-}
-
 // The compiler moves nothing that reads or writes `sum` over this point.
 template <int kTiles>
 __device__ void hold(float (&sum)[kTiles][4]) {
@@ -165,45 +153,24 @@ __device__ void hold(float (&sum)[kTiles][4]) {
 template <int kTiles>
 __device__ void group_begin(float (&sum)[kTiles][4]) {
   hold(sum);
-  group_begin();
+  begin_products();
 }
 template <int kPending, int kTiles>
 __device__ void group_wait(float (&sum)[kTiles][4]) {
-  group_wait<kPending>();
+  wait_products<kPending>();
   hold(sum);
 }
 
 // --- Copies, each with a barrier in shared memory that it completes once ------------------------
 
-__device__ inline void init_copy_barrier(std::uint32_t barrier) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier) : "memory");
-}
-// The copy engine sees the barriers that this thread made.
-__device__ inline void publish_copy_barriers() {
-  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
 // By one thread. Addresses and `bytes` are multiples of 16.
 __device__ inline void copy_bulk(std::uint32_t to, const void* from, int bytes,
                                  std::uint32_t barrier) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
-               : "memory");
+  expect_bytes(barrier, static_cast<unsigned>(bytes));
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
           "r"(to),
       "l"(from), "r"(bytes), "r"(barrier)
       : "memory");
 }
-__device__ inline void wait_copy(std::uint32_t barrier, unsigned parity = 0) {
-  unsigned done = 0;
-  while (done == 0) {
-    asm volatile(
-        "{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; "
-        "selp.u32 %0, 1, 0, p; }"
-        : "=r"(done)
-        : "r"(barrier), "r"(parity)
-        : "memory");
-  }
-}
-
 }  // namespace higgs_rt

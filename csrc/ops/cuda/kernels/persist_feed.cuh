@@ -4,6 +4,7 @@
 // emptied no faster than memory fills it.)
 #pragma once
 
+#include "ops/cuda/kernels/barrier.cuh"
 #include "ops/cuda/kernels/persist_mail.cuh"
 #include "ops/cuda/kernels/stream_inputs.cuh"
 
@@ -69,25 +70,6 @@ constexpr Stride stride_of(int kind) {
 __constant__ const Stride kStrides[kEnd] = {stride_of(kQkv), stride_of(kO), stride_of(kGateUp),
                                             stride_of(kDown), stride_of(kHead)};
 
-__device__ inline void wait_barrier(std::uint32_t barrier, unsigned phase) {
-  unsigned done = 0;
-  while (done == 0) {
-    asm volatile(
-        "{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; "
-        "selp.u32 %0, 1, 0, p; }"
-        : "=r"(done)
-        : "r"(barrier), "r"(phase)
-        : "memory");
-  }
-}
-
-__device__ inline void arrive_barrier(std::uint32_t barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-__device__ inline void init_barrier(std::uint32_t barrier, int count) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
-}
-
 // Where the halves of pieces are: a ring of places, each with a barrier that counts the bytes that
 // came and one that counts the warps that have read them.
 template <int kHalves>
@@ -107,9 +89,10 @@ struct Ring {
   }
   __device__ void init() const {
     for (int i = 0; i < kBarriers; ++i) {
-      init_barrier(barriers + static_cast<std::uint32_t>(8 * i), i < kHalves ? 1 : kWarps);
+      init_barrier(barriers + static_cast<std::uint32_t>(8 * i),
+                   i < kHalves ? 1u : unsigned{kWarps});
     }
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    publish_barriers();
   }
 };
 
@@ -154,9 +137,7 @@ __device__ inline void feed(const PersistStep& step, const Ring<kHalves>& ring, 
           if (before >= 0) wait_barrier(ring.full(before % kHalves), phase(before));
           const std::uint32_t barrier = ring.full(slot);
           if (lane == 0) {
-            asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier),
-                         "r"(8 * bytes)
-                         : "memory");
+            expect_bytes(barrier, static_cast<unsigned>(8 * bytes));
           }
           __syncwarp();
           if (lane < 8) {

@@ -12,8 +12,6 @@
 
 namespace higgs_rt::prompt {
 
-using wide::Barrier;
-
 constexpr int kChunk = 64;      // inputs of a stage
 constexpr int kRowBytes = 128;  // of a row's chunk
 constexpr int kMemory = 227 << 10;
@@ -120,10 +118,11 @@ struct Queue {
   __device__ std::uint32_t stage(int slot) const { return memory + slot * F::kStageBytes; }
   __device__ void init() const {
     for (int i = 0; i < S::kStages; ++i) {
-      wide::init_barrier(full + i, 1);
-      wide::init_barrier(empty + i, 4 * F::kGroups * F::kPeers);
+      init_barrier(full + i, 1);
+      init_barrier(empty + i, 4 * F::kGroups * F::kPeers);
     }
-    wide::publish_barriers();
+    publish_barriers();
+    fence_async_proxy();
   }
 };
 
@@ -141,8 +140,8 @@ __device__ inline void bring_weights(const CUtensorMap* map, const Queue<F, End>
     const Halves from = end.halves(tile / work.row_tiles * F::kAcross + me.across);
     for (int chunk = 0; chunk < chunks; ++chunk) {
       Barrier* full = queue.full + turn.slot;
-      if (filled) wide::wait_for(queue.empty + turn.slot, turn.parity ^ 1);
-      wide::expect_bytes(full, F::kStageBytes);
+      if (filled) wait_barrier(queue.empty + turn.slot, turn.parity ^ 1);
+      expect_bytes(full, F::kStageBytes);
       const std::uint32_t to = queue.stage(turn.slot);
       if constexpr (F::kAlong == 1) {
         wide::copy_box(to, map, chunk * kChunk, from.low, full, policy);
@@ -172,7 +171,7 @@ __device__ inline void bring_rows(const CUtensorMap* map, const Queue<F, End>& q
   for (int tile = first; tile < work.tiles; tile += step) {
     const int row = (tile % work.row_tiles * F::kAlong + me.along) * F::kRows + share;
     for (int chunk = 0; chunk < chunks; ++chunk) {
-      if (filled) wide::wait_for(queue.empty + turn.slot, turn.parity ^ 1);
+      if (filled) wait_barrier(queue.empty + turn.slot, turn.parity ^ 1);
       copy_box<(F::kAcross > 1)>(queue.stage(turn.slot) + F::kWeightBytes + share * kRowBytes, map,
                                  chunk * kChunk, row, queue.full + turn.slot, blocks, policy);
       turn.next();
@@ -192,11 +191,11 @@ __device__ inline void multiply_tile(const Queue<F, End>& queue, const Member<F>
   for (float& s : sum) s = 0.0f;
   int before = -1;
   for (int chunk = 0; chunk < chunks; ++chunk) {
-    wide::wait_for(queue.full + turn.slot, turn.parity);
+    wait_barrier(queue.full + turn.slot, turn.parity);
     const std::uint32_t stage = queue.stage(turn.slot);
     const std::uint64_t a = wide::tile_at(stage + group * 64 * kRowBytes);
     const std::uint64_t b = wide::tile_at(stage + F::kWeightBytes);
-    wide::begin_products();
+    begin_products();
 #pragma unroll
     for (int k = 0; k < kChunk / 16; ++k) {
 #pragma unroll
@@ -205,13 +204,13 @@ __device__ inline void multiply_tile(const Queue<F, End>& queue, const Member<F>
         multiply(part, a + 2 * k, b + 2 * k + p * (F::kEach * kRowBytes / 16));
       }
     }
-    wide::end_products();
-    wide::wait_products<1>();
+    end_products();
+    wait_products<1>();
     if (before >= 0 && tells) arrive_in(queue.empty + before, peer);
     before = turn.slot;
     turn.next();
   }
-  wide::wait_products<0>();
+  wait_products<0>();
   wide::settle(sum);
   if (tells) arrive_in(queue.empty + before, peer);
 }

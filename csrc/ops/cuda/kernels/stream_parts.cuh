@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "ops/cuda/kernels/barrier.cuh"
 #include "ops/cuda/kernels/tensor_core.cuh"
 
 namespace higgs_rt::stream {
@@ -69,35 +70,24 @@ __device__ inline void cluster_start() {
 // An Arrival counts the bytes that blocks of the cluster send to this block: expected once per
 // phase by one thread, waited for by all. Sending needs no fence, which would wait for the copies
 // of weights that are under way.
-using Arrival = std::uint64_t;  // in shared memory
+using Arrival = Barrier;
 
 __device__ inline void init_arrival(Arrival* arrival) {
 #if __CUDA_ARCH__ >= 900
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(arrival)) : "memory");
-  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  init_barrier(shared_address(arrival), 1);
+  publish_barriers();
 #endif
 }
 
 __device__ inline void expect_arrival(Arrival* arrival, int bytes) {
 #if __CUDA_ARCH__ >= 900
-  asm volatile(
-      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(arrival)),
-      "r"(bytes)
-      : "memory");
+  expect_bytes(shared_address(arrival), static_cast<unsigned>(bytes));
 #endif
 }
 
 __device__ inline void wait_arrival(Arrival* arrival, unsigned phase) {
 #if __CUDA_ARCH__ >= 900
-  unsigned done = 0;
-  while (done == 0) {
-    asm volatile(
-        "{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; "
-        "selp.u32 %0, 1, 0, p; }"
-        : "=r"(done)
-        : "r"(shared_address(arrival)), "r"(phase % 2)
-        : "memory");
-  }
+  wait_barrier(shared_address(arrival), phase % 2);
 #endif
 }
 // In every thread before wait_arrival() in some.

@@ -1,34 +1,20 @@
-// The matrix instructions of compute capability 8.0 and the copies that feed them. Tiles in shared
-// memory are rows of 16-byte chunks; chunk c of row r is kept at chunk c ^ (r % 8), so that eight
-// rows of one chunk lie in different banks.
+// The matrix instructions of compute capability 8.0. Tiles in shared memory are rows of 16-byte
+// chunks; chunk c of row r is kept at chunk c ^ (r % 8), so that eight rows of one chunk lie in
+// different banks.
 #pragma once
 
 #include <cuda_bf16.h>
 
 #include <cstdint>
 
-namespace higgs_rt {
+#include "ops/cuda/kernels/async_copy.cuh"
 
-__device__ inline std::uint32_t shared_address(const void* pointer) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
-}
+namespace higgs_rt {
 
 // Byte offset of chunk `chunk` of row `row` in a tile of rows of `RowBytes` >= 128.
 template <int RowBytes>
 __device__ inline std::uint32_t chunk_offset(int row, int chunk) {
   return static_cast<std::uint32_t>(row * RowBytes + ((chunk ^ (row & 7)) << 4));
-}
-
-// Starts copying 16 bytes to shared memory, or zeros where `valid` is false.
-__device__ inline void copy_async(std::uint32_t to, const void* from, bool valid) {
-  const int bytes = valid ? 16 : 0;
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes));
-}
-__device__ inline void copy_async_commit() { asm volatile("cp.async.commit_group;"); }
-// Waits until at most `Pending` of this thread's latest groups are under way.
-template <int Pending>
-__device__ inline void copy_async_wait() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
 }
 
 // Four 8 x 8 matrices of bf16; lane l gives the address of row l % 8 of matrix l / 8.

@@ -77,7 +77,7 @@ template <class Source>
 __device__ inline void refill(const Queue& queue, const Share& share, const Source& source) {
   Place place;
   for (int chunk = share.begin + queue.stages; chunk < share.end; ++chunk) {
-    wait_for(queue.empty + place.slot, place.parity);
+    wait_barrier(queue.empty + place.slot, place.parity);
     source.bring(queue, chunk, place.slot);
     place.next(queue);
   }
@@ -90,8 +90,8 @@ __device__ inline void multiply_all(const Share& share, const Queue& weights, co
   const bool speaks = threadIdx.x % 32 == 0;
   Place weight, row, weight_before, row_before;
   for (int chunk = share.begin; chunk < share.end; ++chunk) {
-    wait_for(weights.full + weight.slot, weight.parity);
-    wait_for(rows.full + row.slot, row.parity);
+    wait_barrier(weights.full + weight.slot, weight.parity);
+    wait_barrier(rows.full + row.slot, row.parity);
     const std::uint64_t a = tile_at(weights.stage(weight.slot) + group * kGroupOutputs * kRowBytes);
     const std::uint64_t b = tile_at(rows.stage(row.slot));
     begin_products();
@@ -102,8 +102,8 @@ __device__ inline void multiply_all(const Share& share, const Queue& weights, co
     end_products();
     wait_products<1>();
     if (chunk != share.begin && speaks) {
-      arrive(weights.empty + weight_before.slot);
-      arrive(rows.empty + row_before.slot);
+      arrive_barrier(weights.empty + weight_before.slot);
+      arrive_barrier(rows.empty + row_before.slot);
     }
     weight_before = weight, row_before = row;
     weight.next(weights), row.next(rows);
@@ -244,11 +244,13 @@ __global__ __launch_bounds__(kThreads,
   if (warp == kWarps && speaks) {
     weights.init(kWarps);
     publish_barriers();
+    fence_async_proxy();
     fill(weights, share, weight_source);
   } else if (warp == kWarps + 1 && speaks) {
     prefetch_map(&row_map);
     rows.init(kWarps);
     publish_barriers();
+    fence_async_proxy();
   }
   __syncthreads();
   if (warp < kWarps) {

@@ -1,50 +1,15 @@
-// Pieces of the wide product (sm_90a): barriers that count bytes, copies of tiles, wgmma.
+// Pieces of the wide product (sm_90a): clusters, copies of tiles, wgmma.
 #pragma once
 
 #include <cuda.h>
 
 #include <cstdint>
 
+#include "ops/cuda/kernels/barrier.cuh"
 #include "ops/cuda/kernels/numbers.cuh"
-#include "ops/cuda/kernels/tensor_core.cuh"
+#include "ops/cuda/kernels/wgmma.cuh"
 
 namespace higgs_rt::wide {
-
-using Barrier = std::uint64_t;  // in shared memory
-
-__device__ inline void init_barrier(Barrier* barrier, unsigned arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
-               "r"(arrivals)
-               : "memory");
-}
-// Other blocks and the copy engine see the barriers that this thread made.
-__device__ inline void publish_barriers() {
-  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-// One arrival, which adds `bytes` to what the phase waits for.
-__device__ inline void expect_bytes(Barrier* barrier, unsigned bytes) {
-  asm volatile(
-      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
-      "r"(bytes)
-      : "memory");
-}
-__device__ inline void wait_for(Barrier* barrier, unsigned parity) {
-  unsigned done = 0;
-  while (done == 0) {
-    asm volatile(
-        "{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; "
-        "selp.u32 %0, 1, 0, p; }"
-        : "=r"(done)
-        : "r"(shared_address(barrier)), "r"(parity)
-        : "memory");
-  }
-}
-
-__device__ inline void arrive(Barrier* barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier))
-               : "memory");
-}
 
 // --- Clusters -----------------------------------------------------------------------------------
 
@@ -116,15 +81,6 @@ __device__ inline std::uint64_t tile_at(std::uint32_t address) {
   const std::uint64_t swizzle128 = 1, eight_rows = 1024 >> 4;
   return (address & 0x3FFFFu) >> 4 | std::uint64_t{1} << 16 | eight_rows << 32 | swizzle128 << 62;
 }
-__device__ inline void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ inline void end_products() {
-  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-}
-template <int kPending>
-__device__ inline void wait_products() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
-}
-
 #define HIGGS_8(i)                                                                      \
   "+f"(sum[i]), "+f"(sum[i + 1]), "+f"(sum[i + 2]), "+f"(sum[i + 3]), "+f"(sum[i + 4]), \
       "+f"(sum[i + 5]), "+f"(sum[i + 6]), "+f"(sum[i + 7])
