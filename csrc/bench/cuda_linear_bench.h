@@ -6,14 +6,13 @@
 namespace higgs_rt::bench {
 
 // Groups "cuda linear" (each product for 1 to 256 rows, weights from far more memory than the L2
-// cache holds) and "cuda linear step" (those of a whole decode step as one graph). Throws
-// kUnsupported in a build without CUDA.
+// cache holds), "cuda linear step" (those of a whole decode step as one graph) and "cuda long" (one
+// product by the size of its weight). Throws kUnsupported in a build without CUDA.
 void bench_cuda_linear(const Report& report);
 
 // Groups "cuda decoder" (a whole decode step without the sampler as one graph, 228 positions each),
-// "cuda adapters" (the same with adapters for every linear weight, chosen by row), "cuda prompts"
-// (a step of whole prompts of 131 tokens) and "cuda long" (one product by the size of its weight).
-// Throws as above.
+// "cuda adapters" (the same with adapters for every linear weight, chosen by row) and "cuda
+// prompts" (a step of whole prompts of 131 tokens). Throws as above.
 void bench_cuda_step(const Report& report);
 
 // Group "cublas ranks": the fastest of cuBLASLt's proposals, for each product and number of rows.

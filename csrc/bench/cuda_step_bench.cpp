@@ -245,59 +245,15 @@ void adapter_steps(Device& device, double seconds) {
   }
 }
 
-// How fast one streaming product is by the size of its weight.
-void long_products(Device& device, double seconds) {
-  const std::unique_ptr<Ops> ops = make_cuda_ops(device);
-  constexpr std::int64_t kElements = std::int64_t{3} << 29;  // 3.2 GB
-  const Tensor memory(device, DType::kBF16, {kElements}), x(device, DType::kBF16, {8, 8192});
-  const Tensor out(device, DType::kF32, {8, std::int64_t{1} << 19});
-  std::mt19937 generator(1);
-  std::vector<std::uint32_t> piece((std::size_t{1} << 21) - 3);
-  // Two bf16 numbers each, of either sign, from 0.125 to 2.
-  for (std::uint32_t& pair : piece) pair = (generator() & 0x81FF81FFU) + 0x3E003E00U;
-  for (std::size_t at = 0; at < memory.view().bytes(); at += piece.size() * 4) {
-    device.copy_from_host(static_cast<char*>(memory.view().data) + at, piece.data(),
-                          std::min(piece.size() * 4, memory.view().bytes() - at));
-  }
-  for (const std::int64_t inputs : {3072, 8192}) {
-    for (const std::int64_t bytes : {25, 50, 100, 200, 400, 800, 1600}) {
-      const std::int64_t outputs = bytes * 1000000 / 2 / inputs / 16 * 16;
-      const std::int64_t count = kElements / (outputs * inputs);
-      const auto all = [&] {
-        for (std::int64_t i = 0; i < count; ++i) {
-          auto* data = static_cast<BF16*>(memory.view().data) + i * outputs * inputs;
-          ops->linear({x.view().data, DType::kBF16, {1, inputs}},
-                      {data, DType::kBF16, {outputs, inputs}},
-                      {out.view().data, DType::kF32, {1, outputs}}, false);
-        }
-      };
-      all();
-      device.synchronize();
-      const auto graph = device.capture(all);
-      const Timing timing = measure(seconds, [&] {
-        graph->launch();
-        device.synchronize();
-      });
-      const double us = timing.median / static_cast<double>(count);
-      const double moved = 2.0 * static_cast<double>(outputs * inputs);
-      std::printf("store [%7lld, %lld] %6.0f MB  %8.2f us  %5.0f GB/s\n",
-                  static_cast<long long>(outputs), static_cast<long long>(inputs), moved / 1e6, us,
-                  moved / us / 1e3);
-      std::fflush(stdout);
-    }
-  }
-}
-
 }  // namespace
 
 void bench_cuda_step(const Report& report) {
-  const bool wants_steps = report.wants("cuda decoder"), wants_long = report.wants("cuda long");
+  const bool wants_steps = report.wants("cuda decoder");
   const bool wants_adapters = report.wants("cuda adapters");
   const bool wants_prompts = report.wants("cuda prompts");
-  if (!wants_steps && !wants_long && !wants_adapters && !wants_prompts) return;
+  if (!wants_steps && !wants_adapters && !wants_prompts) return;
   const std::unique_ptr<Device> device = make_device(report.options().device);
   const double seconds = report.options().seconds;
-  if (wants_long) long_products(*device, seconds);
   if (wants_adapters) adapter_steps(*device, seconds);
   if (!wants_steps && !wants_prompts) return;
   StepBench bench(*device);

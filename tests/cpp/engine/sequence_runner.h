@@ -117,6 +117,30 @@ inline std::vector<Logits> step(Engine& engine, const std::vector<Portion>& port
   return out;
 }
 
+// Feeds three whole sequences of one length together, staggered: while one decodes, others are
+// still in their prompts. Logits of all positions of each.
+inline std::vector<Logits> feed_staggered(Engine& engine, std::vector<Sequence>& sequences) {
+  const std::vector<std::vector<std::int32_t>> sizes = {{20, 1}, {3, 9, 1}, {30, 5, 5, 1}};
+  const auto total = static_cast<std::int32_t>(sequences.at(0).positions.size());
+  std::vector<Logits> got(sizes.size());
+  for (std::size_t round = 0; true; ++round) {
+    std::vector<Portion> portions;
+    std::vector<std::size_t> who;
+    for (std::size_t s = 0; s < sizes.size(); ++s) {
+      const std::int32_t size = sizes[s][std::min(round, sizes[s].size() - 1)];
+      const std::int32_t count = std::min(size, total - sequences.at(s).done);
+      if (count == 0) continue;
+      portions.push_back({&sequences[s], count});
+      who.push_back(s);
+    }
+    if (portions.empty()) return got;
+    const auto parts = step(engine, portions);
+    for (std::size_t i = 0; i < who.size(); ++i) {
+      got[who[i]].insert(got[who[i]].end(), parts[i].begin(), parts[i].end());
+    }
+  }
+}
+
 // Feeds the next `count` positions and wants no logits.
 inline void pass(Engine& engine, Sequence& sequence, std::int32_t count) {
   StepOutput output;

@@ -38,31 +38,13 @@ Logits alone(Model& model, const std::string& layout, std::int32_t adapter) {
 
 // The golden sequence with adapters -1, 0 and 1, in batches of all three, prompts and columns
 // mixed.
-std::array<Logits, 3> together(Model& model, const std::string& layout) {
+std::vector<Logits> together(Model& model, const std::string& layout) {
   std::vector<Sequence> sequences;
   for (std::int32_t s = 0; s < 3; ++s) {
     sequences.push_back(golden_sequence(layout, s, 3));
     sequences.back().adapter = s - 1;
   }
-  const std::vector<std::vector<std::int32_t>> sizes = {{20, 1}, {3, 9, 1}, {30, 5, 5, 1}};
-  const auto total = static_cast<std::int32_t>(sequences[0].positions.size());
-  std::array<Logits, 3> got;
-  for (std::size_t round = 0; true; ++round) {
-    std::vector<Portion> portions;
-    std::vector<std::size_t> who;
-    for (std::size_t s = 0; s < sequences.size(); ++s) {
-      const std::int32_t size = sizes[s][std::min(round, sizes[s].size() - 1)];
-      const std::int32_t count = std::min(size, total - sequences[s].done);
-      if (count == 0) continue;
-      portions.push_back({&sequences[s], count});
-      who.push_back(s);
-    }
-    if (portions.empty()) return got;
-    const auto parts = step(model.engine(), portions);
-    for (std::size_t i = 0; i < who.size(); ++i) {
-      got[who[i]].insert(got[who[i]].end(), parts[i].begin(), parts[i].end());
-    }
-  }
+  return feed_staggered(model.engine(), sequences);
 }
 
 // `tolerance`: of logits of order 1, against weights into which the adapter was merged.
@@ -71,7 +53,7 @@ void expect_as_merged(MakeDevice device, const std::string& layout, float tolera
   const Adapters adapters(layout);
   Model model(layout, 128, device(), std::nullopt, true, adapters.named());
   EXPECT(model.spec().adapters == (std::vector<std::string>{"first", "second"}));
-  const std::array<Logits, 3> got = together(model, layout);
+  const std::vector<Logits> got = together(model, layout);
   const std::array<std::string, 3> merged = {"", adapters.first.path(), adapters.second.path()};
   for (std::int32_t s = 0; s < 3; ++s) {
     const Logits& logits = got[static_cast<std::size_t>(s)];

@@ -87,27 +87,9 @@ TEST("engine: sequences in one batch equal to each alone, bit for bit") {
     const Logits expected = whole(model, layout);
     std::vector<Sequence> sequences;
     for (std::int32_t s = 0; s < 3; ++s) sequences.push_back(golden_sequence(layout, s, 3));
-    std::vector<Logits> got(3);
-    // Staggered: while one decodes, others are still in their prompts.
-    const std::vector<std::vector<std::int32_t>> sizes = {{20, 1}, {3, 9, 1}, {30, 5, 5, 1}};
-    const auto total = static_cast<std::int32_t>(sequences[0].positions.size());
-    for (std::size_t round = 0; true; ++round) {
-      std::vector<Portion> portions;
-      std::vector<std::size_t> who;
-      for (std::size_t s = 0; s < sequences.size(); ++s) {
-        const std::int32_t size = sizes[s][std::min(round, sizes[s].size() - 1)];
-        const std::int32_t count = std::min(size, total - sequences[s].done);
-        if (count == 0) continue;
-        portions.push_back({&sequences[s], count});
-        who.push_back(s);
-      }
-      if (portions.empty()) break;
-      const auto parts = step(model.engine(), portions);
-      for (std::size_t i = 0; i < who.size(); ++i) {
-        got[who[i]].insert(got[who[i]].end(), parts[i].begin(), parts[i].end());
-      }
+    for (const Logits& logits : feed_staggered(model.engine(), sequences)) {
+      EXPECT(logits == expected);
     }
-    for (const Logits& logits : got) EXPECT(logits == expected);
   }
 }
 
