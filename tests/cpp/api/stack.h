@@ -16,18 +16,10 @@
 #include "core/thread_pool.h"
 #include "engine/factory.h"
 #include "executor/executor.h"
+#include "require_cuda.h"
 #include "sampler/sampler.h"
 
 namespace higgs_rt::testing {
-
-// Stops the case, visibly, when this build or machine has no GPU.
-inline std::unique_ptr<Device> require_cuda() {
-  try {
-    return make_cuda_device(0);
-  } catch (const Error& error) {
-    SKIP(error.what());
-  }
-}
 
 struct Columns {
   std::vector<std::int32_t> ids;  // [n, num_codebooks]

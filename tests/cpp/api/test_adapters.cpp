@@ -6,6 +6,7 @@
 #include "check.h"
 #include "higgs_rt/higgs_rt.h"
 #include "model/random_adapter.h"
+#include "require_cuda.h"
 
 // Returns NULL, or what went wrong. Compiled as C.
 extern "C" const char* higgs_c_adapters(const char* model_dir, const char* adapter_dir);
@@ -82,11 +83,7 @@ TEST("requests of two adapters and of none together equal each alone, preempted 
 }
 
 TEST("cuda requests of two adapters and of none together equal each alone, preempted ones too") {
-  try {
-    make_device("cuda");
-  } catch (const Error& error) {
-    SKIP(error.what());
-  }
+  require_cuda();
   expect_together_as_alone("cuda");
 }
 

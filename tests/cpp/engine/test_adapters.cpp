@@ -5,19 +5,13 @@
 #include "check.h"
 #include "engine/golden.h"
 #include "model/random_adapter.h"
+#include "require_cuda.h"
 
 using namespace higgs_rt;
 using namespace higgs_rt::testing;
 
 namespace {
 
-std::unique_ptr<Device> require_cuda() {
-  try {
-    return make_cuda_device(0);
-  } catch (const Error& error) {
-    SKIP(error.what());
-  }
-}
 using MakeDevice = std::unique_ptr<Device> (*)();
 
 // Of ranks 4 and 12, which become one of 16.

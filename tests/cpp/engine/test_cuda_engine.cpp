@@ -4,19 +4,12 @@
 #include "engine/golden.h"
 #include "few.h"
 #include "model/random_adapter.h"
+#include "require_cuda.h"
 
 using namespace higgs_rt;
 using namespace higgs_rt::testing;
 
 namespace {
-
-std::unique_ptr<Device> require_cuda() {
-  try {
-    return make_cuda_device(0);
-  } catch (const Error& error) {
-    SKIP(error.what());
-  }
-}
 
 struct Golden {
   std::string layout;
