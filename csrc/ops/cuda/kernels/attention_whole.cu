@@ -20,15 +20,16 @@ constexpr int kHeld = kGroupMost * kDim / kThreads;     // numbers of the output
 
 // The keys or the values of a tile; lane l < 16 holds the slot of the tile's position l.
 __device__ void copy_half(const Context& context, const __nv_bfloat16* from, int slot,
-                          std::uint32_t to) {
+                          std::uint32_t to, std::uint64_t once) {
   constexpr int kChunks = kDim / 8, kRowsAtOnce = 32 / kChunks;
   const int lane = threadIdx.x % 32, chunk = lane % kChunks;
 #pragma unroll
   for (int r = 0; r < kTile; r += kRowsAtOnce) {
     const int row = r + lane / kChunks;
     const int at = __shfl_sync(kAllLanes, slot, row);
-    copy_async(to + chunk_offset<2 * kDim>(row, chunk),
-               from + std::int64_t{at < 0 ? 0 : at} * context.slot_stride + chunk * 8, at >= 0);
+    copy_async_once(to + chunk_offset<2 * kDim>(row, chunk),
+                    from + std::int64_t{at < 0 ? 0 : at} * context.slot_stride + chunk * 8, at >= 0,
+                    once);
   }
 }
 
@@ -46,8 +47,9 @@ __device__ void walk_context(const Context& context, float scale, std::uint32_t 
     return n < count ? static_cast<int>(context.slot(position_in(n) + lane % kTile)) : -1;
   };
   const auto half = [&](int i) { return halves + (warp * kHalves + i % kHalves) * kHalfBytes; };
+  const std::uint64_t once = once_policy();
   const auto bring = [&](bool wanted, const __nv_bfloat16* from, int slot, int i) {
-    if (wanted) copy_half(context, from, slot, half(i));
+    if (wanted) copy_half(context, from, slot, half(i), once);
     copy_async_commit();
   };
   int next = -1, second = -1;

@@ -51,11 +51,7 @@ __device__ inline Pack<float, 4> load_here(std::uint32_t address) {
 
 // --- Copies of boxes: rows of 64 numbers from (column, row) on, zero outside --------------------
 
-__device__ inline std::uint64_t once_policy() {
-  std::uint64_t policy;
-  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-  return policy;
-}
+using higgs_rt::once_policy;
 __device__ inline std::uint64_t often_policy() {
   std::uint64_t policy;
   asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
