@@ -51,11 +51,12 @@ __device__ void walk_splits(const Context& context, float scale, std::uint32_t t
     const bool later = early && n < count && position_in(n) + lane % kTile == newest;
     slots[n] = later ? kLater : slot_in(n);
   }
+  const std::uint64_t once = once_policy();
   std::uint32_t q[D / 16][2];
   if (!early) start(q);
 #pragma unroll
   for (int n = 0; n < kStages; ++n) {
-    if (n < count) copy_tile<D>(context, slots[n], stage(n), stage(n) + kTileBytes);
+    if (n < count) copy_tile<D>(context, slots[n], stage(n), stage(n) + kTileBytes, once);
     copy_async_commit();
   }
   bool all = false;  // the newest position came last of all: every copy must be there
@@ -84,7 +85,7 @@ __device__ void walk_splits(const Context& context, float scale, std::uint32_t t
       add_tile<D>(q, stage(n), stage(n) + kTileBytes, scale, left, sums);
       __syncwarp();
     }
-    if (n + kStages < count) copy_tile<D>(context, slot, stage(n), stage(n) + kTileBytes);
+    if (n + kStages < count) copy_tile<D>(context, slot, stage(n), stage(n) + kTileBytes, once);
     copy_async_commit();
     slot = slot_in(n + kStages + 1);
     if ((n + 1) % context.split_tiles() != 0) continue;

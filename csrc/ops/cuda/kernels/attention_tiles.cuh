@@ -56,7 +56,7 @@ inline constexpr std::int64_t kLater = -2;  // in place of a slot: copied by cop
 // Copies a tile of keys and values; lane l < 16 holds the slot of the tile's position l.
 template <int D>
 __device__ inline void copy_tile(const Context& context, std::int64_t slot, std::uint32_t keys,
-                                 std::uint32_t values) {
+                                 std::uint32_t values, std::uint64_t once) {
   constexpr int kChunks = D / 8, kRowsAtOnce = 32 / kChunks;
   const int lane = threadIdx.x % 32, chunk = lane % kChunks;
 #pragma unroll
@@ -66,8 +66,8 @@ __device__ inline void copy_tile(const Context& context, std::int64_t slot, std:
     if (at == kLater) continue;
     const std::int64_t from = (at < 0 ? 0 : at) * context.slot_stride + chunk * 8;
     const std::uint32_t to = chunk_offset<2 * D>(row, chunk);
-    copy_async(keys + to, context.k + from, at >= 0);
-    copy_async(values + to, context.v + from, at >= 0);
+    copy_async_once(keys + to, context.k + from, at >= 0, once);
+    copy_async_once(values + to, context.v + from, at >= 0, once);
   }
 }
 
