@@ -1,6 +1,6 @@
 // The wide product (sm_90a). A warp brings boxes of weights, another one boxes of rows, each into a
-// queue in shared memory of its own: weights come from memory and need many under way, rows come
-// from the L2 cache. Groups of four warps multiply, 64 outputs each. The first weights are asked
+// queue in shared memory of its own: weights come from memory and fill a long one, rows come from
+// the L2 cache. Groups of four warps multiply, 64 outputs each. The first weights are asked
 // for before the kernels ahead have finished, and the next kernel may start once the last ones are.
 // Blocks of a cluster split the inputs; each then ends a share of the rows. One more warp finds the
 // factors of the norm ahead meanwhile (WideFactors).
@@ -67,18 +67,18 @@ struct RowSource {
   }
 };
 
+// All chunks of a share, each when its stage is free and no more than `under_way` are on their way.
 template <class Source>
-__device__ inline void fill(const Queue& queue, const Share& share, const Source& source) {
-  const int count = min(queue.stages, share.end - share.begin);
-  for (int i = 0; i < count; ++i) source.bring(queue, share.begin + i, i);
-}
-// After fill(): the rest, each when its stage is free.
-template <class Source>
-__device__ inline void refill(const Queue& queue, const Share& share, const Source& source) {
-  Place place;
-  for (int chunk = share.begin + queue.stages; chunk < share.end; ++chunk) {
-    wait_barrier(queue.empty + place.slot, place.parity);
-    source.bring(queue, chunk, place.slot);
+__device__ inline void feed(const Queue& queue, const Share& share, const Source& source,
+                            int under_way) {
+  Place place, late;
+  for (int i = 0; i < share.end - share.begin; ++i) {
+    if (i >= queue.stages) wait_barrier(queue.empty + place.slot, place.parity ^ 1);
+    if (i >= under_way) {
+      wait_barrier(queue.full + late.slot, late.parity);
+      late.next(queue);
+    }
+    source.bring(queue, share.begin + i, place.slot);
     place.next(queue);
   }
 }
@@ -245,7 +245,6 @@ __global__ __launch_bounds__(kThreads,
     weights.init(kWarps);
     publish_barriers();
     fence_async_proxy();
-    fill(weights, share, weight_source);
   } else if (warp == kWarps + 1 && speaks) {
     prefetch_map(&row_map);
     rows.init(kWarps);
@@ -255,19 +254,20 @@ __global__ __launch_bounds__(kThreads,
   __syncthreads();
   if (warp < kWarps) {
     float sum[kRows / 2] = {};
-    multiply_all<kRows>(share, weights, rows, warp / 4, sum);
+    const bool adds = work.to.end == WideEnd::kAdd;
     grid_wait();
-    ending.prepare();
+    if (adds) ending.prepare();  // (angles would hold up the products: they need positions first)
+    multiply_all<kRows>(share, weights, rows, warp / 4, sum);
+    if (!adds) ending.prepare();
     __syncthreads();  // nobody reads the queues any more
     lay_down<kRows>(reinterpret_cast<float*>(memory), warp / 4, sum);
   } else {
     if (warp == kWarps && speaks) {
-      refill(weights, share, weight_source);
+      feed(weights, share, weight_source, kWeightsUnderWay);
       grid_launch_next();
     } else if (warp == kWarps + 1 && speaks) {
       grid_wait();
-      fill(rows, share, row_source);
-      refill(rows, share, row_source);
+      feed(rows, share, row_source, rows.stages);
     }
     __syncwarp();
     grid_wait();

@@ -6,7 +6,10 @@
 namespace higgs_rt::wide {
 
 constexpr int kMaxStages = 16;  // of a queue
-constexpr int kChunk = 64;      // inputs of a stage: 128 bytes of each row
+// Stages of weights on their way at a time: rows, and what the end of a product reads, come behind
+// them (docs/performance.md).
+constexpr int kWeightsUnderWay = 4;
+constexpr int kChunk = 64;  // inputs of a stage: 128 bytes of each row
 constexpr int kRowBytes = 128;
 constexpr int kGroups = 2;                         // of four warps
 constexpr int kGroupOutputs = 64;                  // of a group
