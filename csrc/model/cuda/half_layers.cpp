@@ -73,13 +73,19 @@ class Layers {
     return conv;
   }
 
+  // The next one begins where this one ends.
+  void end_kernel() {
+    std::swap(now_, next_);
+    batch_.reverse = !batch_.reverse;
+  }
+
   // From now_ to now_.
   void run_conv(HalfConv& conv, HalfSnake snake) {
     conv.x = now_;
     conv.activated = next_;
     conv.snake = snake;
     check_cuda(launch_half_conv(conv, stream_), kWhere, "half_conv");
-    std::swap(now_, next_);
+    end_kernel();
   }
 
   void run_joined(std::size_t index, const CodecWindow& window, float* pcm) {
@@ -100,7 +106,7 @@ class Layers {
                               .batch = batch_};
     check_cuda(launch_half_block(joined, weights.channels, weights.outputs, stream_), kWhere,
                "half_block");
-    std::swap(now_, next_);
+    end_kernel();
   }
 
   void run_block(std::size_t index, const CodecWindow& window, float* pcm) {
@@ -147,7 +153,7 @@ class Layers {
     both.conv.activated = next_;
     both.conv.snake = after;
     check_cuda(launch_half_unit(both, stream_), kWhere, "half_unit");
-    std::swap(now_, next_);
+    end_kernel();
   }
 
   HalfSnake snake_after(std::size_t block) const {
@@ -160,7 +166,7 @@ class Layers {
   __half* now_;
   __half* next_;
   float* x_;
-  const HalfBatch batch_;
+  HalfBatch batch_;
   cudaStream_t stream_;
 };
 

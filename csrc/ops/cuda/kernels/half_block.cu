@@ -22,7 +22,8 @@ struct BlockWork {
       : block(args),
         memory(bytes),
         shared(static_cast<std::uint32_t>(__cvta_generic_to_shared(bytes))) {
-    place.begin = static_cast<int>(blockIdx.x) * S::kKept - S::kHalo;
+    place.total = *block.batch.count * block.rows * S::kRatio;
+    place.begin = first_time(block.batch, place.total, S::kKept) - S::kHalo;
     place.warp = __shfl_sync(0xFFFFFFFFu, threadIdx.x / 32, 0);  // known to be the same in a warp
     place.lane = threadIdx.x % 32;
   }
@@ -216,7 +217,6 @@ template <class S>
 __global__ void __launch_bounds__(S::kThreads, 1) half_block_kernel(HalfBlock block) {
   extern __shared__ __align__(1024) unsigned char memory[];
   BlockWork<S> work(block, memory);
-  work.place.total = *block.batch.count * block.rows * S::kRatio;
   const bool has_rows = work.place.begin + S::kHalo < work.place.total;
   if (has_rows) work.ask_first();
   grid_wait();

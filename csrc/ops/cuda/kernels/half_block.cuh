@@ -5,8 +5,8 @@
 #pragma once
 
 #include "ops/cuda/kernels/half_block.h"
-#include "ops/cuda/kernels/half_conv.cuh"
 #include "ops/cuda/kernels/half_launch.cuh"
+#include "ops/cuda/kernels/half_outputs.cuh"
 #include "ops/cuda/kernels/half_wgmma.cuh"
 
 namespace higgs_rt {

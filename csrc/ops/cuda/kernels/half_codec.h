@@ -29,6 +29,9 @@ struct HalfBatch {
   const std::int32_t* count;
   const int2* valid;  // [items]: frames [x, y) exist, counted from the first frame wanted
   std::int32_t max_items;
+  // The last tiles first: where each kernel goes the other way than the one ahead of it, it begins
+  // with what that one wrote last, which is still in the L2 cache.
+  bool reverse = false;
   bool early = true;  // kernels may start before those ahead of them have ended (half_launch.cuh)
 };
 

@@ -1,7 +1,6 @@
-// What the convolution kernels on the tensor cores share: where a block is, how its tiles come to
-// shared memory, and what becomes of its sums. A block takes kBlockM times of the items laid end to
-// end and kBlockN outputs; it loads the times of one chunk of channels once and shifts them by rows
-// from tap to tap.
+// What the convolution kernels on the tensor cores share: where a block is, and how its tiles come
+// to shared memory. A block takes kBlockM times of the items laid end to end and kBlockN outputs;
+// it loads the times of one chunk of channels once and shifts them by rows from tap to tap.
 #pragma once
 
 #include "ops/cuda/kernels/half_codec.h"
@@ -93,6 +92,12 @@ struct Divider {
   }
 };
 
+// The first time of the calling block, of tiles of `of_block`; `total` or more: it has none.
+__device__ inline int first_time(const HalfBatch& batch, int total, int of_block) {
+  const int block = static_cast<int>(blockIdx.x);
+  const int last = (total + of_block - 1) / of_block - 1;
+  return (batch.reverse && block <= last ? last - block : block) * of_block;
+}
 template <class S>
 __device__ void load_times(const HalfConv& conv, const HalfPlace& place, int chunk) {
   const int rows = S::tile_rows(conv.dilation);
@@ -160,107 +165,6 @@ __device__ void load_step_weights(const HalfConv& conv, const HalfPlace& place, 
   const int steps = conv.channels / S::kChunk * S::kTaps;
   const std::size_t block = static_cast<std::size_t>(place.phase) * steps + step;
   load_weights<S>(place, conv.weight + (block * conv.outputs + place.output) * S::kChunk, step);
-}
-
-__device__ inline float snake(float x, float alpha, float scale) {
-  const float s = __sinf(alpha * x);
-  return fmaf(s * s, scale, x);
-}
-
-__device__ inline float4 load4(const float* from) { return *reinterpret_cast<const float4*>(from); }
-
-__device__ inline float4 add4(float4 a, float4 b) {
-  return {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w};
-}
-
-// The snake of four channels.
-struct SnakeOfFour {
-  float4 alpha, scale;
-  __device__ SnakeOfFour(const HalfSnake& of, int channel)
-      : alpha(load4(of.alpha + channel)), scale(load4(of.scale + channel)) {}
-};
-
-// fp16(snake(v)) of four channels.
-__device__ inline uint2 activate(const SnakeOfFour& of, float4 v) {
-  const auto& [alpha, scale] = of;
-  const __half2 halves[2] = {
-      __floats2half2_rn(snake(v.x, alpha.x, scale.x), snake(v.y, alpha.y, scale.y)),
-      __floats2half2_rn(snake(v.z, alpha.z, scale.z), snake(v.w, alpha.w, scale.w))};
-  return *reinterpret_cast<const uint2*>(halves);
-}
-
-// The residual as the first summand: its loads overlap with those of the operands.
-template <class S>
-__device__ void take_residual(const HalfConv& conv, const HalfPlace& place,
-                              float (&sum)[S::kTilesM][S::kTilesN][4]) {
-  const int lane = threadIdx.x % 32;
-#pragma unroll
-  for (int m = 0; m < S::kTilesM; ++m) {
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const int time = place.first + S::first_row(m) + h * 8 + lane / 4;
-      const std::size_t at =
-          (static_cast<std::size_t>(time) * conv.phases + place.phase) * conv.outputs +
-          place.output + S::first_output() + lane % 4 * 4;
-#pragma unroll
-      for (int g = 0; g < S::kTilesN / 2; ++g) {
-        const float4 v = time < place.total ? load4(conv.residual + at + g * 16) : float4{};
-        sum[m][2 * g][2 * h] = v.x;
-        sum[m][2 * g][2 * h + 1] = v.y;
-        sum[m][2 * g + 1][2 * h] = v.z;
-        sum[m][2 * g + 1][2 * h + 1] = v.w;
-      }
-    }
-  }
-}
-
-// This thread's sums of row h (0 or 1) of two neighbouring products: four consecutive outputs.
-template <int kTilesN>
-__device__ float4 four_sums(const float (&sum)[kTilesN][4], int g, int h) {
-  return {sum[2 * g][2 * h], sum[2 * g][2 * h + 1], sum[2 * g + 1][2 * h],
-          sum[2 * g + 1][2 * h + 1]};
-}
-
-// A row that a thread writes.
-struct OutputRow {
-  bool exists = false, valid = false;
-  std::size_t at = 0;  // of the block's first output
-
-  __device__ OutputRow(const HalfConv& conv, const HalfPlace& place, int row) {
-    const int time = place.first + row;
-    exists = time < place.total;
-    if (!exists) return;
-    const int item = Divider(conv.rows).quotient(time);
-    const int when = conv.out_begin + (time - item * conv.rows) * conv.phases + place.phase;
-    const int2 frames = conv.batch.valid[item];
-    valid = when >= frames.x * conv.rate && when < frames.y * conv.rate;
-    at = (static_cast<std::size_t>(time) * conv.phases + place.phase) * conv.outputs;
-  }
-};
-
-template <class S>
-__device__ void write_tile(const HalfConv& conv, const HalfPlace& place,
-                           const float (&sum)[S::kTilesM][S::kTilesN][4]) {
-  const int lane = threadIdx.x % 32;
-#pragma unroll
-  for (int m = 0; m < S::kTilesM; ++m) {
-    const int first = S::first_row(m) + lane / 4;
-    const OutputRow rows[2] = {{conv, place, first}, {conv, place, first + 8}};
-#pragma unroll
-    for (int g = 0; g < S::kTilesN / 2; ++g) {
-      const int channel = place.output + S::first_output() + g * 16 + lane % 4 * 4;
-      const float4 bias = load4(conv.bias + channel);
-      const SnakeOfFour snake(conv.snake, channel);
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        if (!rows[h].exists) continue;
-        const std::size_t at = rows[h].at + channel;
-        const float4 v = rows[h].valid ? add4(four_sums(sum[m], g, h), bias) : float4{};
-        if (conv.out != nullptr) *reinterpret_cast<float4*>(conv.out + at) = v;
-        *reinterpret_cast<uint2*>(conv.activated + at) = activate(snake, v);
-      }
-    }
-  }
 }
 
 }  // namespace higgs_rt

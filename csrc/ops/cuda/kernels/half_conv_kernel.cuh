@@ -2,7 +2,7 @@
 // x outputs.
 #pragma once
 
-#include "ops/cuda/kernels/half_conv.cuh"
+#include "ops/cuda/kernels/half_outputs.cuh"
 
 namespace higgs_rt {
 
@@ -14,7 +14,7 @@ __global__ void __launch_bounds__(S::kThreads, 2) half_conv_kernel(HalfConv conv
   const int rows = S::tile_rows(conv.dilation);
   HalfPlace place;
   place.total = *conv.batch.count * conv.rows;
-  place.first = blockIdx.x * S::kBlockM;
+  place.first = first_time(conv.batch, place.total, S::kBlockM);
   if (place.first >= place.total) return grid_wait();
   place.phase = blockIdx.y / tiles_n;
   place.output = blockIdx.y % tiles_n * S::kBlockN;

@@ -104,7 +104,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks) group_unit_kernel(Hal
   const int rows = S::tile_rows(conv.dilation);
   HalfPlace place = {};
   place.total = *conv.batch.count * conv.rows;
-  place.first = blockIdx.x * S::kBlockM;
+  place.first = first_time(conv.batch, place.total, S::kBlockM);
   if (place.first >= place.total) return grid_wait();
   place.shift = -conv.padding;
   place.x = static_cast<std::uint32_t>(__cvta_generic_to_shared(memory));
@@ -124,10 +124,10 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks) group_unit_kernel(Hal
   }
   work.expect_residual();
   work.convolve(group);
-  store_between<S>(unit, memory, work.sum);
-  take_residual<S>(conv, place, work.sum);
+  store_between<S>(unit, place, memory, work.sum);
   fence_async_proxy();
   __syncthreads();
+  order_residual<S>(work.sum);
   work.multiply_point(group);
   write_tile<S>(conv, place, work.sum);
 }

@@ -2,14 +2,15 @@
 // channels, for widths whose outputs fit one block. What is between the two stays in shared memory.
 #pragma once
 
-#include "ops/cuda/kernels/half_conv.cuh"
+#include "ops/cuda/kernels/half_outputs.cuh"
 
 namespace higgs_rt {
 
-// fp16(snake(sum + bias)) to a tile for each chunk of channels, [kBlockM, kChunk], from shared on.
+// fp16(snake(sum + bias)) to a tile for each chunk of channels, [kBlockM, kChunk], from shared on,
+// and the residual in place of the sums, to be followed by order_residual().
 template <class S>
-__device__ void store_between(const HalfUnit& unit, unsigned char* shared,
-                              const float (&sum)[S::kTilesM][S::kTilesN][4]) {
+__device__ void store_between(const HalfUnit& unit, const HalfPlace& place, unsigned char* shared,
+                              float (&sum)[S::kTilesM][S::kTilesN][4]) {
   const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int g = 0; g < S::kTilesN / 2; ++g) {
@@ -27,6 +28,7 @@ __device__ void store_between(const HalfUnit& unit, unsigned char* shared,
         *reinterpret_cast<uint2*>(tile + at) = activate(snake, add4(four_sums(sum[m], g, h), bias));
       }
     }
+    if (g % 2 == 1) ask_residual<S>(unit.conv, place, g / 2, sum);
   }
 }
 
@@ -52,7 +54,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlockN == 32 ? 4 : 2)
   const int rows = S::tile_rows(conv.dilation);
   HalfPlace place = {};
   place.total = *conv.batch.count * conv.rows;
-  place.first = blockIdx.x * S::kBlockM;
+  place.first = first_time(conv.batch, place.total, S::kBlockM);
   if (place.first >= place.total) return grid_wait();
   place.shift = -conv.padding;
   place.x = static_cast<std::uint32_t>(__cvta_generic_to_shared(shared));
@@ -72,10 +74,10 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlockN == 32 ? 4 : 2)
     copy_async_wait<S::kStages - 2>();
     if (step == kSteps) {
       __syncthreads();  // all have read the times
-      store_between<S>(unit, shared, sum);
-      take_residual<S>(conv, place, sum);
+      store_between<S>(unit, place, shared, sum);
     }
     __syncthreads();  // what step - 1 read may be overwritten now
+    if (step == kSteps) order_residual<S>(sum);
     load_unit_step<S>(unit, place, step + S::kStages - 1);
     const bool wide = step < kSteps;
     const int tile_rows = wide ? rows : S::kBlockM;
