@@ -25,7 +25,7 @@ class AttentionScratch {
  public:
   explicit AttentionScratch(CudaDevice& device) : device_(device) {
     check_cuda(prepare_attention_decode(), kOp, "cudaFuncSetAttribute");
-    check_cuda(prepare_attention_prefill(), kOp, "cudaFuncSetAttribute");
+    check_cuda(prepare_attention_prefill(memory_), kOp, "cudaFuncSetAttribute");
     check_cuda(cudaDeviceGetAttribute(&memory_.multiprocessors, cudaDevAttrMultiProcessorCount,
                                       device_.ordinal()),
                kOp, "cudaDeviceGetAttribute");
@@ -47,7 +47,8 @@ class AttentionScratch {
     }
     if (shape.rows > rows_) {
       rows_ = std::max<std::int64_t>(shape.rows, kFirstRows);
-      memory_.plan = static_cast<std::int32_t*>(allocate(plan_bytes(rows_)));
+      memory_.plan = static_cast<AttentionTile*>(
+          allocate(static_cast<std::size_t>(rows_) * sizeof(AttentionTile)));
     }
     return memory_;
   }
@@ -108,6 +109,11 @@ AttentionData attention_data(const TensorView& q, const TensorView& k_cache,
           q.dtype};
 }
 
+// Of prompt rows. At most two runs of a sequence: one of text, one of audio.
+std::int64_t most_tiles(const AttentionShape& shape, const Ops::AttentionBatch& batch) {
+  return std::min(shape.rows, shape.rows / tile_rows(shape) + 2 * batch.block_table.dim(0));
+}
+
 }  // namespace
 
 void CudaOps::plan_attention(const TensorView& q, const TensorView& k_cache,
@@ -119,8 +125,9 @@ void CudaOps::plan_attention(const TensorView& q, const TensorView& k_cache,
   }
   device_.activate();
   if (!attention_) attention_ = std::make_shared<AttentionScratch>(device_);
-  check_cuda(launch_attention_plan(shape, attention_data(q, k_cache, batch),
-                                   attention_->reserve(shape), device_.stream()),
+  const AttentionMemory& memory = attention_->reserve(shape);
+  check_cuda(launch_attention_plan(shape, attention_data(q, k_cache, batch), memory,
+                                   most_tiles(shape, batch), device_.stream()),
              kOp, "the launch of the plan");
 }
 
@@ -146,10 +153,7 @@ void CudaOps::attention(const TensorView& q, const TensorView& k_cache, const Te
                "the launch for decode rows");
     return;
   }
-  // At most two runs of a sequence: one of text, one of audio.
-  const std::int64_t runs = 2 * batch.block_table.dim(0);
-  const std::int64_t tiles = std::min(shape.rows, shape.rows / tile_rows(shape) + runs);
-  check_cuda(launch_attention_prefill(shape, data, memory, tiles, stream), kOp,
+  check_cuda(launch_attention_prefill(shape, data, memory, most_tiles(shape, batch), stream), kOp,
              "the launch for prompts");
 }
 

@@ -50,24 +50,23 @@ inline constexpr std::int64_t kMaxGroup = 8;  // query heads for each key/value 
 // A context goes to several blocks only while a step has fewer rows times key/value heads.
 inline constexpr std::int64_t kMaxSplitItems = 2048;
 
+// Rows of one sequence, one after another in a step of prompts.
+struct alignas(16) AttentionTile {
+  std::int32_t first, rows;  // 0 rows: no tile
+  std::int32_t length;       // positions that they attend to
+  std::int32_t sequence;
+};
+
 // Memory of the kernels for bf16, on the device. Counters are zero before and after every launch.
 struct AttentionMemory {
   float* partial;           // [kMaxSplitItems, kMaxSplits, group, dim]
   float* scale;             // [kMaxSplitItems, kMaxSplits, group, 2]: largest score, total
   std::uint32_t* counters;  // [kMaxSplitItems]
-  std::int32_t* plan;       // of a step with prompts, see AttentionPlan
+  AttentionTile* plan;      // of a step with prompts, [its most tiles]
   int multiprocessors;      // of the device
+  bool has_wgmma;           // compute capability 9.0
 };
 
-// Tiles of rows of one sequence.
-struct AttentionPlan {
-  std::int32_t* count;  // [1]
-  std::int32_t* tiles;  // [rows]: first rows; a tile ends with its sequence or after tile_rows()
-};
-inline AttentionPlan plan_in(std::int32_t* memory) { return {memory, memory + 1}; }
-inline std::size_t plan_bytes(std::int64_t rows) {
-  return static_cast<std::size_t>(1 + rows) * sizeof(std::int32_t);
-}
 // A tile has room for kTileItems rows times query heads of a group.
 inline constexpr int kTileItems = 64;
 HIGGS_HOST_DEVICE inline int tile_rows(const AttentionShape& shape) {
@@ -81,19 +80,27 @@ inline bool has_tensor_core_attention(const AttentionShape& shape, DType dtype) 
 
 // Once per device, before the first launch of the kernels below.
 cudaError_t prepare_attention_decode();
-cudaError_t prepare_attention_prefill();
+cudaError_t prepare_attention_prefill(AttentionMemory& memory);  // sets has_wgmma
 
 cudaError_t launch_attention_decode(const AttentionShape& shape, const AttentionData& data,
                                     const AttentionMemory& memory, cudaStream_t stream);
-// Prompt rows: the plan, of which `sequence` alone is read, then for each layer its tiles, of which
-// there are at most `tiles`.
+// Prompt rows: the plan, then for each layer its tiles, of which there are at most `tiles` <= rows.
+// A tile ends with its sequence or after tile_rows().
 cudaError_t launch_attention_plan(const AttentionShape& shape, const AttentionData& data,
-                                  const AttentionMemory& memory, cudaStream_t stream);
+                                  const AttentionMemory& memory, std::int64_t tiles,
+                                  cudaStream_t stream);
 cudaError_t launch_attention_prefill(const AttentionShape& shape, const AttentionData& data,
                                      const AttentionMemory& memory, std::int64_t tiles,
                                      cudaStream_t stream);
 
-// The same for as many rows that every block has a whole context, with the same bits; called by
+// The same with wgmma, for heads of 128 numbers on compute capability 9.0; called by
+// launch_attention_prefill(). A row's bits are others than without.
+cudaError_t prepare_attention_prefill_90();
+cudaError_t launch_attention_prefill_90(const AttentionShape& shape, const AttentionData& data,
+                                        const AttentionMemory& memory, std::int64_t tiles,
+                                        cudaStream_t stream);
+
+// Decode rows, as many that every block has a whole context, with the same bits; called by
 // launch_attention_decode().
 bool attention_whole_takes(const AttentionShape& shape, const AttentionMemory& memory);
 cudaError_t prepare_attention_whole();

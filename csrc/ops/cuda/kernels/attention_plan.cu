@@ -24,12 +24,29 @@ __device__ int running_max(int value, int floor) {
   return max(value, floor);
 }
 
-// One block. The order of the tiles differs from run to run; no result depends on it.
+// The tile that begins with this row.
+__device__ AttentionTile tile_from(const AttentionShape& shape, const AttentionData& data,
+                                   int first) {
+  const int sequence = data.sequence[first];
+  AttentionTile tile{first, 1, data.position[first] + 1, sequence};
+  bool goes_on = true;
+#pragma unroll 4
+  for (int i = 1; i < tile_rows(shape); ++i) {
+    const int row = min(first + i, static_cast<int>(shape.rows) - 1);
+    goes_on = goes_on && row == first + i && data.sequence[row] == sequence;
+    if (!goes_on) continue;
+    ++tile.rows;
+    tile.length = max(tile.length, data.position[row] + 1);
+  }
+  return tile;
+}
+
+// One block. The order of the tiles differs from run to run; no result depends on it. A prompt's
+// last tiles have the longest context: they come first, behind what is no tile.
 __global__ void __launch_bounds__(kThreads)
-    attention_plan_kernel(AttentionShape shape, AttentionData data, AttentionPlan plan) {
+    attention_plan_kernel(AttentionShape shape, AttentionData data, AttentionTile* plan, int most) {
   __shared__ int tiles, last_start;
   grid_wait();
-  grid_launch_next();
   if (threadIdx.x == 0) tiles = last_start = 0;
   __syncthreads();
   const int rows = static_cast<int>(shape.rows), tile = tile_rows(shape);
@@ -38,19 +55,27 @@ __global__ void __launch_bounds__(kThreads)
     const int row = base + static_cast<int>(threadIdx.x), own = sequence(row);
     const bool first = own >= 0 && sequence(row - 1) != own;
     const int start = running_max(first ? row : 0, last_start);
-    if (own >= 0 && (row - start) % tile == 0) plan.tiles[atomicAdd(&tiles, 1)] = row;
+    if (own >= 0 && (row - start) % tile == 0) {
+      plan[most - 1 - atomicAdd(&tiles, 1)] = tile_from(shape, data, row);
+    }
     __syncthreads();
     if (threadIdx.x == kThreads - 1) last_start = start;
     __syncthreads();
   }
-  if (threadIdx.x == 0) *plan.count = tiles;
+  for (int i = static_cast<int>(threadIdx.x); i < most - tiles; i += kThreads) plan[i] = {};
+  // The kernels behind read the plan before they wait.
+  __threadfence();
+  __syncthreads();
+  grid_launch_next();
 }
 
 }  // namespace
 
 cudaError_t launch_attention_plan(const AttentionShape& shape, const AttentionData& data,
-                                  const AttentionMemory& memory, cudaStream_t stream) {
-  return launch(attention_plan_kernel, 1, kThreads, 0, stream, shape, data, plan_in(memory.plan));
+                                  const AttentionMemory& memory, std::int64_t tiles,
+                                  cudaStream_t stream) {
+  return launch(attention_plan_kernel, 1, kThreads, 0, stream, shape, data, memory.plan,
+                static_cast<int>(tiles));
 }
 
 }  // namespace higgs_rt

@@ -6,6 +6,7 @@
 // positions beyond its own add exact zeros.
 #include "core/cuda/launch.cuh"
 #include "ops/cuda/kernels/attention.h"
+#include "ops/cuda/kernels/attention_tile.cuh"
 #include "ops/cuda/kernels/tensor_core.cuh"
 
 namespace higgs_rt {
@@ -16,34 +17,6 @@ constexpr int kWarps = 4, kThreads = 32 * kWarps;
 constexpr int kPositions = 64;  // of a tile of keys and values
 constexpr unsigned kAllLanes = 0xffffffffu;
 static_assert(kTileItems == 16 * kWarps);
-
-struct RowTile {
-  std::int64_t first;
-  int rows;
-  int length;  // positions that its rows attend to
-};
-
-// Called by all threads.
-__device__ RowTile tile_at(const AttentionShape& shape, const AttentionData& data, int first) {
-  __shared__ unsigned other[2];
-  __shared__ int last[2];
-  const std::int64_t row = first + threadIdx.x;
-  if (threadIdx.x < kTileItems) {
-    const bool same = static_cast<int>(threadIdx.x) < tile_rows(shape) && row < shape.rows &&
-                      data.sequence[row] == data.sequence[first];
-    const unsigned others = __ballot_sync(kAllLanes, !same);
-    if (threadIdx.x % 32 == 0) other[threadIdx.x / 32] = others;
-  }
-  __syncthreads();
-  const int rows = other[0] != 0 ? __ffs(other[0]) - 1 : other[1] != 0 ? 31 + __ffs(other[1]) : 64;
-  if (threadIdx.x < kTileItems) {
-    const int position = static_cast<int>(threadIdx.x) < rows ? data.position[row] : -1;
-    const int largest = __reduce_max_sync(kAllLanes, position);
-    if (threadIdx.x % 32 == 0) last[threadIdx.x / 32] = largest;
-  }
-  __syncthreads();
-  return {first, rows, max(last[0], last[1]) + 1};
-}
 
 struct Context {
   const std::int32_t* blocks;
@@ -79,9 +52,9 @@ struct Pair {
   std::int64_t row;  // of the step
   std::int64_t q;    // where its numbers are, in heads
 };
-__device__ Pair pair_at(const AttentionShape& shape, const RowTile& tile, int i) {
+__device__ Pair pair_at(const AttentionShape& shape, const AttentionTile& tile, int i) {
   const int group = static_cast<int>(shape.query_heads / shape.kv_heads);
-  const std::int64_t row = tile.first + i / group;
+  const std::int64_t row = std::int64_t{tile.first} + i / group;
   return {row, row * shape.query_heads + blockIdx.y * group + i % group};
 }
 
@@ -93,8 +66,8 @@ struct WarpRows {
   float largest[2], total[2];
   float sum[D / 8][4];  // numbers 8 n + 2 t and + 1 of row g, then of row g + 8
 
-  __device__ void load(const AttentionShape& shape, const AttentionData& data, const RowTile& tile,
-                       int first) {
+  __device__ void load(const AttentionShape& shape, const AttentionData& data,
+                       const AttentionTile& tile, int first) {
     const int t = threadIdx.x % 4;
     for (int half = 0; half < 2; ++half) {
       const Pair pair = pair_at(shape, tile, first + 8 * half);
@@ -196,7 +169,7 @@ __device__ void add_values(WarpRows<D>& rows, const float (&weight)[kPositions /
 
 template <int D>
 __device__ void store(const WarpRows<D>& rows, const AttentionShape& shape,
-                      const AttentionData& data, const RowTile& tile, int first) {
+                      const AttentionData& data, const AttentionTile& tile, int first) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     float total = rows.total[half];
@@ -216,23 +189,20 @@ __device__ void store(const WarpRows<D>& rows, const AttentionShape& shape,
 // Grid (most tiles, key/value heads).
 template <int D>
 __global__ void __launch_bounds__(kThreads, 2)
-    attention_prefill_kernel(AttentionShape shape, AttentionData data, AttentionPlan plan) {
+    attention_prefill_kernel(AttentionShape shape, AttentionData data, const AttentionTile* tiles) {
   constexpr std::uint32_t kTileBytes = kPositions * D * 2;
   extern __shared__ __align__(128) std::byte shared[];
-  grid_wait();
   grid_launch_next();
-  const int tiles = *plan.count;
-  if (static_cast<int>(blockIdx.x) >= tiles) return;
-  // The last tiles of a prompt have the longest context: they start first.
-  const RowTile tile = tile_at(shape, data, plan.tiles[tiles - 1 - blockIdx.x]);
+  const AttentionTile tile = load_planned(tiles + blockIdx.x);
+  if (tile.rows == 0) return;
+  grid_wait();
   const std::int64_t head = std::int64_t{blockIdx.y} * D;
-  const Context context = {
-      data.block_table + std::int64_t{data.sequence[tile.first]} * shape.max_blocks,
-      static_cast<const __nv_bfloat16*>(data.k_cache) + head,
-      static_cast<const __nv_bfloat16*>(data.v_cache) + head,
-      tile.length,
-      shape.block_tokens,
-      shape.kv_heads * D};
+  const Context context = {data.block_table + std::int64_t{tile.sequence} * shape.max_blocks,
+                           static_cast<const __nv_bfloat16*>(data.k_cache) + head,
+                           static_cast<const __nv_bfloat16*>(data.v_cache) + head,
+                           tile.length,
+                           shape.block_tokens,
+                           shape.kv_heads * D};
   const std::uint32_t memory = shared_address(shared);
   const auto copy = [&](int begin) {
     const std::uint32_t to = memory + begin / kPositions % 2 * 2 * kTileBytes;
@@ -272,19 +242,32 @@ cudaError_t prepare() {
 
 }  // namespace
 
-cudaError_t prepare_attention_prefill() {
-  const cudaError_t result = prepare<64>();
+cudaError_t prepare_attention_prefill(AttentionMemory& memory) {
+  int device = 0, major = 0, minor = 0;
+  cudaError_t result = cudaGetDevice(&device);
+  if (result == cudaSuccess) {
+    result = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  }
+  if (result == cudaSuccess) {
+    result = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  }
+  memory.has_wgmma = major == 9 && minor == 0;
+  if (result == cudaSuccess && memory.has_wgmma) result = prepare_attention_prefill_90();
+  if (result == cudaSuccess) result = prepare<64>();
   return result == cudaSuccess ? prepare<128>() : result;
 }
 
 cudaError_t launch_attention_prefill(const AttentionShape& shape, const AttentionData& data,
                                      const AttentionMemory& memory, std::int64_t tiles,
                                      cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(shape.kv_heads));
   const bool wide = shape.dim == 128;
+  if (wide && memory.has_wgmma) {
+    return launch_attention_prefill_90(shape, data, memory, tiles, stream);
+  }
+  const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(shape.kv_heads));
   return launch(wide ? attention_prefill_kernel<128> : attention_prefill_kernel<64>, grid, kThreads,
                 static_cast<std::size_t>(wide ? kSharedBytes<128> : kSharedBytes<64>), stream,
-                shape, data, plan_in(memory.plan));
+                shape, data, static_cast<const AttentionTile*>(memory.plan));
 }
 
 }  // namespace higgs_rt
