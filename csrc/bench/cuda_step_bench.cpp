@@ -258,7 +258,7 @@ void bench_cuda_step(const Report& report) {
   if (!wants_steps && !wants_prompts) return;
   StepBench bench(*device);
   if (wants_prompts) {
-    for (const std::int64_t prompts : {1, 2, 4, 5, 8, 16, 32}) {
+    for (const std::int64_t prompts : {1, 2, 3, 4, 5, 8, 11, 16, 32}) {
       const StepBench::PromptTime time = bench.time_prompts(prompts, seconds);
       std::printf("prompt step, rows %4lld  %9.2f us, as a graph %9.2f us, enqueued in %7.2f us\n",
                   static_cast<long long>(prompts * kPrompt), time.eager, time.graph, time.host);

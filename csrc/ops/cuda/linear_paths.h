@@ -37,8 +37,9 @@ class LinearPaths {
   //                                      compute capability 9.0 only. A whole step without
   //                                      adapters: wide_step.cpp
   //   other decode rows       kCublasLt  I and O multiples of 8
-  //   prompt rows             kCublasLt  the same; of one prompt or two kPrompt on compute
-  //                                      capability 9.0, with the same bits (prompt_linear.h)
+  //   prompt rows             kCublasLt  the same; on compute capability 9.0 kPrompt, with the
+  //                                      same bits, where prompt_linear_takes() says so: gate and
+  //                                      up to 2,112 rows, the others of a few prompts
   // fp32 and other shapes: kPlain.
   LinearPath choose(std::int64_t rows, const TensorView& weight, std::int64_t dim,
                     RowKind kind) const;

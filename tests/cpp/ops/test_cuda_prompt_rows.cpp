@@ -21,7 +21,8 @@ void compare_prompt_rows(CudaBackend& gpu, const Shape& shape, DType out_dtype, 
   };
   const Tensor all = product(0, most);
   for (const std::int64_t rows : all_or_few<std::int64_t>(
-           {1, 2, 5, 8, 16, 17, 24, 33, 64, 100, 128, 144, 145, 200, 300, 600, 1000}, {1, 33})) {
+           {1, 2, 5, 8, 16, 17, 24, 33, 64, 100, 128, 144, 145, 200, 300, 524, 600, 1000},
+           {1, 33})) {
     for (const std::int64_t begin : {std::int64_t{3}, most - rows}) {
       const bool same = same_bits(product(begin, rows), all.view().slice(begin, rows));
       if (!same) std::cerr << "rows " << rows << " weight " << to_string(shape) << '\n';
@@ -108,16 +109,16 @@ Projected projected(CudaBackend& gpu, const Heads& heads, const TensorView& x,
 }
 
 std::vector<std::int64_t> some_row_counts() {
-  return all_or_few<std::int64_t>(
-      {1, 5, 33, 48, 80, 81, 112, 131, 144, 145, 176, 177, 200, 240, 262, 272, 273, 393, 600},
-      {33});
+  return all_or_few<std::int64_t>({1,   5,   33,  48,  80,  81,  112, 131, 144, 145,  176,
+                                   177, 200, 240, 262, 272, 273, 393, 600, 700, 1048, 1441},
+                                  {33});
 }
 
 }  // namespace
 
 TEST("cuda ffn_input gives a prompt row the same bits for every number of rows") {
   CudaBackend gpu;
-  const std::int64_t most = few_only() ? 70 : 800;
+  const std::int64_t most = few_only() ? 70 : 2200;
   for (const Shape& shape :
        all_or_few<Shape>({{2 * 72, 264}, {2 * 1000, 512}, {2 * 8192, 3072}}, {{2 * 72, 264}})) {
     const Tensor x = gpu.put(random_tensor({most, shape[1]}, DType::kF32, 3.0f));
@@ -135,7 +136,7 @@ TEST("cuda ffn_input gives a prompt row the same bits for every number of rows")
 
 TEST("cuda attention_input gives a prompt row the same bits for every number of rows") {
   CudaBackend gpu;
-  const std::int64_t most = few_only() ? 70 : 800;
+  const std::int64_t most = few_only() ? 70 : 2200;
   for (const Heads& heads : all_or_few<Heads>({{3, 1, 264}, {24, 8, 3072}}, {{3, 1, 264}})) {
     const std::int64_t outputs = (heads.query + 2 * heads.kv) * kDim;
     const Tensor x = gpu.put(random_tensor({most, heads.size}, DType::kF32, 3.0f));

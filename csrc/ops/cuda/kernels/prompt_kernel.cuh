@@ -1,8 +1,8 @@
-// The product of the rows of a few prompts (sm_90a). A block has a tile of 64 outputs for each of
-// its groups of four warps and of kRows rows. A cluster is kAcross blocks of different outputs
-// times kAlong blocks of different rows: every box of weights or rows comes out of the L2 cache
-// once for all blocks of the cluster that need it, each of which brings its share to all of them.
-// One warp asks for weights, from before the kernels ahead have finished, another one for rows.
+// The product of prompt rows (sm_90a). A block has a tile of 64 outputs for each of its groups of
+// four warps and of kRows rows. A cluster is kAcross blocks of different outputs times kAlong
+// blocks of different rows: every box of weights or rows comes out of the L2 cache once for all
+// blocks of the cluster that need it, each of which brings its share to all of them. One warp asks
+// for weights, from before the kernels ahead have finished, another one for rows.
 #pragma once
 
 #include "core/cuda/launch.cuh"
@@ -222,15 +222,17 @@ __device__ inline void end_tile(std::uint32_t memory, const End& end, int output
   constexpr int kPieces = (F::kRows + P::kRows - 1) / P::kRows;
   if (outputs >= end.tiles()) return;  // other blocks of the cluster alone have outputs
   const int limit = min(rows, first + F::kRows);
-  typename End::Ahead ahead = end.ahead(outputs, first, limit);
+  constexpr bool kEarly = F::kRows <= 208;  // longer tiles leave no registers for it
+  typename End::Ahead ahead{};
+  if constexpr (kEarly) ahead = end.ahead(outputs, first, limit);
 #pragma unroll
   for (int piece = 0; piece < kPieces; ++piece) {
     const std::uint32_t place = memory + piece % 2 * P::kBytes;
     P::lay_down(place, piece, sum);
     meet_readers<F::kReaders>();
     const int row = first + piece * P::kRows;
-    const typename End::Ahead now = ahead;
-    if (piece + 1 < kPieces) ahead = end.ahead(outputs, row + P::kRows, limit);
+    const typename End::Ahead now = kEarly ? ahead : end.ahead(outputs, row, limit);
+    if (kEarly && piece + 1 < kPieces) ahead = end.ahead(outputs, row + P::kRows, limit);
     end.write(place, outputs, row, limit, now);
   }
 }

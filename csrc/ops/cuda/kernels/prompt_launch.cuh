@@ -1,4 +1,4 @@
-// How a product of the rows of a few prompts is launched (sm_90a).
+// How a product of prompt rows is launched (sm_90a).
 #pragma once
 
 #include <algorithm>
@@ -9,9 +9,13 @@
 
 namespace higgs_rt::prompt {
 
-// Clusters of F that run at a time on the current GPU; 0: none.
+// Clusters of F that run at a time on the current GPU; 0: none. Lets F have its shared memory.
 template <class F, class End>
 int active_clusters() {
+  if (cudaFuncSetAttribute(product_kernel<F, End>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           Sizes<F, typename End::Pieces>::kBytes) != cudaSuccess) {
+    return 0;
+  }
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeClusterDimension;
   attribute.val.clusterDim.x = F::kBlocks;
@@ -28,6 +32,18 @@ int active_clusters() {
   return result == cudaSuccess ? clusters : 0;
 }
 
+// What a product of so many rows takes, to compare forms by: in each round of blocks the products
+// of a tile's rows, or, where those are few, what a multiprocessor takes in of weights and rows.
+template <class F, class End>
+int cost_of(const End& end, int rows) {
+  constexpr int kTileRows = F::kRows * F::kAlong, kEndOfTile = 8;  // its writing, in rows
+  constexpr int kRound = std::max(F::kRows, (F::kOutputs + F::kRows) / 2) + kEndOfTile;
+  static const int clusters = std::max(active_clusters<F, End>(), 1);
+  const int row_tiles = (rows + kTileRows - 1) / kTileRows;
+  const int tiles = row_tiles * ((end.tiles() + F::kAcross - 1) / F::kAcross);
+  return (tiles + clusters - 1) / clusters * kRound;
+}
+
 template <class F, class End>
 cudaError_t launch_form(const StreamWeight& weight, const PlainRows& x, const End& end,
                         cudaStream_t stream) {
@@ -37,10 +53,6 @@ cudaError_t launch_form(const StreamWeight& weight, const PlainRows& x, const En
       describe_matrix(weight.data, weight.outputs, weight.inputs, F::kWeightBox, weights);
   if (result == cudaSuccess) {
     result = describe_matrix(x.x, x.rows, weight.inputs, F::kRowBox, rows);
-  }
-  if (result == cudaSuccess) {
-    result = cudaFuncSetAttribute(product_kernel<F, End>,
-                                  cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   }
   if (result != cudaSuccess) return result;
   static const int clusters = active_clusters<F, End>();  // of the only kind of GPU it runs on
@@ -52,6 +64,19 @@ cudaError_t launch_form(const StreamWeight& weight, const PlainRows& x, const En
                          static_cast<unsigned>(F::kBlocks * std::min(work.tiles, clusters)),
                          F::kThreads, static_cast<std::size_t>(kBytes), stream, weights, rows, work,
                          end);
+}
+
+// The form of least cost of these.
+template <class F, class... Others, class End>
+cudaError_t launch_cheapest(const StreamWeight& weight, const PlainRows& x, const End& end,
+                            cudaStream_t stream) {
+  if constexpr (sizeof...(Others) != 0) {
+    const int cost = cost_of<F>(end, x.rows);
+    if (((cost > cost_of<Others>(end, x.rows)) || ...)) {
+      return launch_cheapest<Others...>(weight, x, end, stream);
+    }
+  }
+  return launch_form<F>(weight, x, end, stream);
 }
 
 }  // namespace higgs_rt::prompt

@@ -1,4 +1,4 @@
-// Matrix products of the rows of a few prompts with bf16 weights on compute capability 9.0, with
+// Matrix products of prompt rows with bf16 weights on compute capability 9.0, with
 // what stands behind them in the decoder. Launchers: device pointers (multiples of 16), sizes, a
 // stream; each launch may be captured in a CUDA graph.
 //
