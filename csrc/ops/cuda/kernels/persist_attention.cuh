@@ -136,6 +136,7 @@ __device__ inline void walk_pieces(const Block<kN>& block, const Unit& unit, int
   KvTile tile;
   fetch_half(tile.k, unit, caches.k_cache, slots(0));
   fetch_half(tile.v, unit, caches.v_cache, slots(0));
+  if (block.rows > kAheadRows) prefetch_tiles(unit, block.step, layer, 1);
   uint4 q[4];
   const int head = lane / 4;
   const unsigned char* from = block.mail.cell(unit.row, layer, kQueryCells) +

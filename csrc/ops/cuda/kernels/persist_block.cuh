@@ -1,8 +1,7 @@
 // What a block of the persistent kernel is and has.
 #pragma once
 
-#include "ops/cuda/kernels/persist_feed.cuh"
-#include "ops/cuda/kernels/stream_kernel.cuh"
+#include "ops/cuda/kernels/persist_inputs.cuh"
 
 namespace higgs_rt::persist {
 

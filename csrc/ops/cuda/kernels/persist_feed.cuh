@@ -45,6 +45,23 @@ static_assert(Shape::kHidden % (kChunkInputs * kCluster) == 0);
 static_assert(Shape::kFfn % (kChunkInputs * kCluster) == 0);
 static_assert(Shape::kHead % 16 == 0 && Shape::kHeads * Shape::kDim == Shape::kHidden);
 
+// A block goes over its tiles of down once for so many chunks of the inputs. With 9 to 16 rows it
+// takes few at a time: the first ones are there before the last tiles of gate and up are. Sums are
+// added in the same order.
+template <int kN>
+constexpr int kDownPass = kN == 16 ? kPieceChunks : chunks_of(kDown);
+
+// The tiles of a cluster in the order in which it computes them. Where down goes over its tiles
+// more than once, those of gate and up that give the first inputs of either block's part come
+// first.
+template <int kN>
+__device__ inline int tile_of(int kind, int cluster, int own) {
+  constexpr int kHalf = tiles_of(kGateUp) / kClusters / 2;
+  const bool halves = kDownPass<kN> < chunks_of(kDown) && kind == kGateUp;
+  return cluster + (halves ? own / 2 + own % 2 * kHalf : own) * kClusters;
+}
+static_assert(tiles_of(kGateUp) % (2 * kClusters) == 0);
+
 // Rows of a tile: row(t) = rows t + jump (t / 8) and 7 more, and the same `half` rows further on
 // (weight_row() of stream_outputs.cuh).
 struct Walk {
@@ -113,36 +130,76 @@ constexpr int kScalers = 3, kHelpers = 32 * (1 + kScalers);
 // that they have asked for (docs/performance.md).
 constexpr int kUnderWay = 2;
 
-// Asks for all of the step's weights, as the ring has room for them. For one warp.
+// True for one lane of a warp, and known to the compiler to be so.
+__device__ inline bool is_elected() {
+  unsigned one;
+  asm volatile("{ .reg .pred p; elect.sync _|p, 0xffffffff; selp.u32 %0, 1, 0, p; }" : "=r"(one));
+  return one != 0;
+}
+
+// The places of the ring in the order of their filling. For one warp. What it asks for is the same
+// in all of its lanes: copies that differ from lane to lane are issued in a loop over the lanes.
 template <int kHalves>
+struct Filling {
+  Ring<kHalves> ring;
+  int count = 0;           // of halves asked for
+  int next = 0, last = 0;  // places: to be filled; with the oldest copies that may be under way
+  unsigned next_phase = 0, last_phase = 0;
+
+  // Until there is room and little enough is under way.
+  __device__ void wait() {
+    if (count >= kHalves) wait_barrier(ring.empty(next), next_phase ^ 1);
+    if (count < kUnderWay) return;
+    wait_barrier(ring.full(last), last_phase);
+    if (++last == kHalves) last = 0, last_phase ^= 1;
+  }
+  // Asks for `bytes` of 8 rows. For one lane.
+  __device__ void copy(const char* from, int row_bytes, int bytes, std::uint64_t policy) const {
+    const std::uint32_t to = ring.place(next), barrier = ring.full(next);
+    expect_bytes(barrier, static_cast<unsigned>(8 * bytes));
+#pragma unroll
+    for (int row = 0; row < 8; ++row) {
+      copy_bulk(to + static_cast<std::uint32_t>(row * kRowPitch), from + row * row_bytes, bytes,
+                barrier, policy);
+    }
+  }
+  __device__ void advance() {
+    ++count;
+    if (++next == kHalves) next = 0, next_phase ^= 1;
+  }
+};
+
+// Asks for all of the step's weights, as the ring has room for them. For one warp.
+template <int kN, int kHalves>
 __device__ inline void feed(const PersistStep& step, const Ring<kHalves>& ring, int cluster,
                             int rank) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
   const std::uint64_t policy = stream::read_once_policy();
-  int count = 0;  // of halves asked for
-  const auto phase = [](int at) { return static_cast<unsigned>(at / kHalves % 2); };
-  for (int product = 0; product <= 4 * step.num_layers; ++product) {
-    const Stride& stride = kStrides[product == 4 * step.num_layers ? int{kHead} : product % 4];
-    const char* matrix = reinterpret_cast<const char*>(step.matrices[product]) +
-                         lane % 8 * stride.row + rank * stride.chunks * kChunkRowBytes;
-    for (int tile = cluster; tile < stride.tiles; tile += kClusters) {
-      const char* rows =
-          matrix + std::int64_t{tile} * stride.tile + std::int64_t{tile / 8} * stride.jump;
-      for (int chunk = 0; chunk < stride.chunks; chunk += kPieceChunks) {
-        const int bytes = min(stride.chunks - chunk, kPieceChunks) * kChunkRowBytes;
+  const bool one = is_elected();
+  Filling<kHalves> filling{ring};
 #pragma unroll 1
-        for (int half = 0; half < 2; ++half, ++count) {
-          const int slot = count % kHalves, before = count - kUnderWay;
-          if (count >= kHalves) wait_barrier(ring.empty(slot), phase(count - kHalves));
-          if (before >= 0) wait_barrier(ring.full(before % kHalves), phase(before));
-          const std::uint32_t barrier = ring.full(slot);
-          if (lane == 0) {
-            expect_bytes(barrier, static_cast<unsigned>(8 * bytes));
-          }
-          __syncwarp();
-          if (lane < 8) {
-            copy_bulk(ring.place(slot) + static_cast<std::uint32_t>(lane * kRowPitch),
-                      rows + chunk * kChunkRowBytes + half * stride.half, bytes, barrier, policy);
+  for (int product = 0; product <= 4 * step.num_layers; ++product) {
+    const int kind = product == 4 * step.num_layers ? int{kHead} : product % 4;
+    const int row_bytes = kStrides[kind].row, half_bytes = kStrides[kind].half;
+    const int chunks = kStrides[kind].chunks;
+    const char* matrix =
+        reinterpret_cast<const char*>(step.matrices[product]) + rank * chunks * kChunkRowBytes;
+#pragma unroll 1
+    for (int pass = 0; pass < chunks; pass += kDownPass<kN>) {
+      const int end = min(chunks, pass + kDownPass<kN>);
+#pragma unroll 1
+      for (int own = 0; cluster + own * kClusters < kStrides[kind].tiles; ++own) {
+        const int tile = tile_of<kN>(kind, cluster, own);
+        const char* rows = matrix + std::int64_t{tile} * kStrides[kind].tile +
+                           std::int64_t{tile / 8} * kStrides[kind].jump;
+#pragma unroll 1
+        for (int chunk = pass; chunk < end; chunk += kPieceChunks) {
+          const int bytes = min(end - chunk, kPieceChunks) * kChunkRowBytes;
+          const char* from = rows + chunk * kChunkRowBytes;
+#pragma unroll 1
+          for (int half = 0; half < 2; ++half, from += half_bytes) {
+            filling.wait();
+            if (one) filling.copy(from, row_bytes, bytes, policy);
+            filling.advance();
           }
         }
       }
@@ -184,43 +241,5 @@ struct Queue {
     }
   }
 };
-
-// Sums of one warp over the kC chunks of a tile; each half of a chunk has accumulators of its own,
-// for no instruction to wait for the one before.
-template <int kN, int kC, int kHalves>
-__device__ inline void multiply(float (&acc)[2][kN / 8][4], Queue<kHalves>& queue,
-                                const uint4 (&b)[kC][2][kN / 8]) {
-#pragma unroll
-  for (int c = 0; c < 2; ++c) {
-#pragma unroll
-    for (int j = 0; j < kN / 8; ++j) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) acc[c][j][i] = 0.0f;
-    }
-  }
-#pragma unroll
-  for (int chunk = 0; chunk < kC; ++chunk) {
-    if (chunk % kPieceChunks == 0) queue.wait();
-    uint4 low[2], high[2];
-    queue.take(chunk % kPieceChunks, low, high);
-#pragma unroll
-    for (int c = 0; c < 2; ++c) {
-#pragma unroll
-      for (int j = 0; j < kN / 8; ++j) {
-        const uint4& x = b[chunk][c][j];
-        multiply_add(acc[c][j], low[c].x, high[c].x, low[c].y, high[c].y, x.x, x.y);
-      }
-    }
-#pragma unroll
-    for (int c = 0; c < 2; ++c) {
-#pragma unroll
-      for (int j = 0; j < kN / 8; ++j) {
-        const uint4& x = b[chunk][c][j];
-        multiply_add(acc[c][j], low[c].z, high[c].z, low[c].w, high[c].w, x.z, x.w);
-      }
-    }
-    if (chunk % kPieceChunks == kPieceChunks - 1 || chunk + 1 == kC) queue.release();
-  }
-}
 
 }  // namespace higgs_rt::persist

@@ -99,6 +99,19 @@ __device__ void clear_cells(const Block<kN>& block, unsigned char* other, int ro
   }
 }
 
+// Brings the next layer's cells into the L2 cache, every block others of them: whoever looks for a
+// number first would wait for memory otherwise.
+template <int kN>
+__device__ void touch_cells(const Block<kN>& block, int layer) {
+  static_assert(kLayerBytes % 128 == 0);
+  const int lines = block.rows * (kLayerBytes / 128);
+  for (int i = static_cast<int>(threadIdx.x * gridDim.x + blockIdx.x); i < lines;
+       i += kThreads * static_cast<int>(gridDim.x)) {
+    const int row = i / (kLayerBytes / 128), line = i % (kLayerBytes / 128);
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(block.mail.cell(row, layer + 1, line * 128)));
+  }
+}
+
 // Chooses this launch's cells; returns how many launches there were.
 template <int kN>
 __device__ std::uint32_t open_mail(Block<kN>& block) {
@@ -111,7 +124,7 @@ __device__ std::uint32_t open_mail(Block<kN>& block) {
 template <int kN, int kHalves>
 __device__ void help(Block<kN>& block, const Ring<kHalves>& ring, int warp) {
   if (warp == 0) {
-    feed(block.step, ring, block.cluster, static_cast<int>(block.rank));
+    feed<kN>(block.step, ring, block.cluster, static_cast<int>(block.rank));
     return;
   }
   grid_wait();
@@ -134,15 +147,16 @@ __device__ void work(Block<kN>& block, Queue<kHalves>& queue) {
 #pragma unroll 1
   for (int product = 0; product <= 4 * step.num_layers; ++product) {
     const int layer = product / 4, kind = layer == step.num_layers ? int{kHead} : product % 4;
-    if (kind == kDown) {
-      run_stage<chunks_of(kDown)>(block, queue, kind, layer);
-      continue;
+    if (kind == kQkv && block.rows <= kAheadRows) prefetch_tiles(*unit_of(block), step, layer, 0);
+    if (kDownPass<kN> != kPieceChunks && kind == kDown) {
+      run_stage<kDownPass<kN>>(block, queue, kind, layer);
+    } else {
+      run_stage<kPieceChunks>(block, queue, kind, layer);
     }
-    if (kind == kQkv && block.rows <= kAheadRows) prefetch_tiles(*unit_of(block), step, layer);
-    run_stage<chunks_of(kQkv)>(block, queue, kind, layer);
     if (kind != kQkv) continue;
     run_attention(block, layer);
     clear_cells(block, other, other_rows, layer);
+    touch_cells(block, layer);
   }
   // Nobody can be here before every block has read the state: the head needs all of them.
   if (blockIdx.x == 0 && threadIdx.x == 0) {

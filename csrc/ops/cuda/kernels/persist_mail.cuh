@@ -90,47 +90,4 @@ struct Mail {
   }
 };
 
-// Second factors of a warp's part of the inputs, 64 of each of kC pieces, straight from the cells
-// into registers: `from` is this lane's place in row 0 (layout: stream_inputs.cuh).
-template <int kN, int kC>
-__device__ inline void bring(uint4 (&b)[kC][2][kN / 8], const unsigned char* from,
-                             std::int64_t row_bytes, int rows) {
-  constexpr int kPitch = 2 * 64 * stream::kWarps;
-  const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4;
-  // One lane looks for one cell until it is there: all of them would keep the L2 cache busy.
-  if (lane == 3) wait_cell(from + (kC - 1) * kPitch + 64);
-  __syncwarp();
-  from += g * row_bytes;
-  const auto place = [&](int c, int h, int j) {
-    return from + 8 * j * row_bytes + c * kPitch + h * 64;
-  };
-#pragma unroll
-  for (int c = 0; c < kC; ++c) {
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-#pragma unroll
-      for (int j = 0; j < kN / 8; ++j) {
-        b[c][h][j] = g + 8 * j < rows ? read_cell(place(c, h, j)) : make_uint4(0, 0, 0, 0);
-      }
-    }
-  }
-  bool all = false;
-  while (!all) {
-    all = true;
-#pragma unroll
-    for (int c = 0; c < kC; ++c) {
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-#pragma unroll
-        for (int j = 0; j < kN / 8; ++j) {
-          if (is_there(b[c][h][j])) continue;
-          b[c][h][j] = read_cell(place(c, h, j));
-          all = false;
-        }
-      }
-    }
-  }
-  __syncwarp();
-}
-
 }  // namespace higgs_rt::persist

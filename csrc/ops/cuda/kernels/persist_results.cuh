@@ -84,7 +84,7 @@ __device__ inline bool has_norm(int kind) { return kind != kO && kind != kDown; 
 template <int kN>
 __device__ inline void put_results(const Block<kN>& block, unsigned index, int kind, int layer,
                                    int own) {
-  const int tile = block.cluster + own * kClusters;
+  const int tile = tile_of<kN>(kind, block.cluster, own);
   Arrival* arrival = block.arrivals + index % kInboxes;
   stream::wait_arrival(arrival, index / kInboxes);
   __syncwarp();

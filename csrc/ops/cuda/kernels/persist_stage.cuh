@@ -38,49 +38,69 @@ __device__ inline void send_group(const Block<kN>& block, unsigned first, int co
   }
 }
 
-// A product of kC chunks a tile. One code for all of these: with one for each
-// product the kernel was larger than the instruction caches.
+// Joins the sums of the tiles [own + 1 - count, own] of a stage, when they are a group, and writes
+// the results of the `late` tiles before them, behind the stage's last tile its own too.
+template <int kN>
+__device__ inline void end_tile(const Block<kN>& block, int kind, int layer, int own, int count,
+                                int late, bool whole, bool last) {
+  const int warp = static_cast<int>(threadIdx.x) / 32, begin = own + 1 - count;
+  // One place for the code.
+#pragma unroll 1
+  for (int now = late > 0 ? 0 : 1; now < (last ? 3 : 2); ++now) {
+    if (now == 1) {
+      if (!whole) continue;
+      sync_warps();
+      send_group(block, block.sent - static_cast<unsigned>(count), count);
+      sync_warps();  // the sums have been read
+      continue;
+    }
+    const int from = now == 0 ? begin - late : begin, to = now == 0 ? begin : own + 1;
+    const int tile = from + ((warp - from) & (kWarps - 1));
+    if (tile >= to) continue;
+    put_results(block, block.sent - static_cast<unsigned>(own + 1 - tile), kind, layer, tile);
+  }
+}
+
+// A product. One code for all of these: with one for each product the kernel was larger than the
+// instruction caches. Between passes sums stay where those of a group's tiles are joined.
 template <int kC, int kN, int kHalves>
 __device__ inline void run_stage(Block<kN>& block, Queue<kHalves>& queue, int kind, int layer) {
+  static_assert(tiles_of(kDown) <= kTogether * kClusters);
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const int tiles = kStrides[kind].tiles, mine = (tiles - 1 - block.cluster) / kClusters + 1;
+  const int chunks = kStrides[kind].chunks;
+  const int mine = (kStrides[kind].tiles - 1 - block.cluster) / kClusters + 1;
   // 5 tiles: two groups, and none of one tile, which would delay what comes before it.
   const int together = kind == kQkv ? 3 : kTogether;
-  uint4 b[kC][2][kN / 8];
+  const unsigned char* from = block.mail.cell(0, layer, input_cells(kind)) +
+                              static_cast<int>(block.rank) * chunks * kChunkRowBytes + warp * 128 +
+                              lane % 4 * 16;
   block.mark(layer, kStampQkv + 2 * kind);
-  bring<kN, kC>(b,
-                block.mail.cell(0, layer, input_cells(kind)) +
-                    static_cast<int>(block.rank) * kC * kChunkRowBytes + warp * 128 + lane % 4 * 16,
-                block.mail.row_bytes, block.rows);
-  block.mark(layer, kStampQkvInputs + 2 * kind);
-  int begin = 0;  // of this group of tiles
-  int late = 0;   // tiles of the one before it, whose results have not been written
 #pragma unroll 1
-  for (int own = 0; own < mine; ++own) {
-    float acc[2][kN / 8][4];
-    multiply<kN, kC>(acc, queue, b);
-    stream::store_sums<kN>(block.sums + block.sent % kTogether * Block<kN>::kSumFloats, acc);
-    ++block.sent;
-    const int count = own + 1 - begin;
-    const bool last = own + 1 == mine, whole = last || count == together;
-    // Results of the group before this one, the sums of this one, behind the last tile its results:
-    // one place for the code.
+  for (int pass = 0; pass < chunks; pass += kC) {
+    const int here = min(chunks - pass, kC);
+    const bool ends = pass + here == chunks;
+    Inputs<kN, kC> inputs;
+    inputs.bring(from + pass * kChunkRowBytes, block.mail.row_bytes, block.rows, here);
+    if constexpr (kN == 16) inputs.arrange(static_cast<std::uint32_t>(block.rows) >> 8);
+    if (pass == 0) block.mark(layer, kStampQkvInputs + 2 * kind);
+    int begin = 0;  // of this group of tiles
+    int late = 0;   // tiles of the one before it, whose results have not been written
 #pragma unroll 1
-    for (int now = late > 0 ? 0 : 1; now < (last ? 3 : 2); ++now) {
-      if (now == 1) {
-        if (!whole) continue;
-        sync_warps();
-        send_group(block, block.sent - static_cast<unsigned>(count), count);
-        sync_warps();  // the sums have been read
-        continue;
-      }
-      const int from = now == 0 ? begin - late : begin, to = now == 0 ? begin : own + 1;
-      const int tile = from + ((warp - from) & (kWarps - 1));
-      if (tile >= to) continue;
-      put_results(block, block.sent - static_cast<unsigned>(own + 1 - tile), kind, layer, tile);
+    for (int own = 0; own < mine; ++own) {
+      const unsigned index = block.sent + (ends ? 0u : static_cast<unsigned>(own));
+      float* place = block.sums + index % kTogether * Block<kN>::kSumFloats;
+      TileSums<kN> sums;
+      if (pass > 0) sums.load(place);
+      multiply(sums, queue, inputs, here);
+      sums.store(place);
+      if (!ends) continue;
+      ++block.sent;
+      const int count = own + 1 - begin;
+      const bool last = own + 1 == mine, whole = last || count == together;
+      end_tile(block, kind, layer, own, count, late, whole, last);
+      late = whole ? count : 0;
+      if (whole) begin = own + 1;
     }
-    late = whole ? count : 0;
-    if (whole) begin = own + 1;
   }
 }
 

@@ -84,16 +84,17 @@ __device__ inline void fetch_half(uint4 (&to)[2][4], const Unit& unit, const bf1
   }
 }
 
-// With more rows keys and values in the L2 cache early cost others more than they gain.
+// With more rows keys and values in the L2 cache early cost others more than they gain: the first
+// tile goes straight into registers, and only the next ones are brought there meanwhile.
 constexpr int kAheadRows = 4;
 
-// Brings the first kAhead tiles into the L2 cache, two lanes for the keys of a position, two for
-// the values.
+// Brings kAhead tiles into the L2 cache, two lanes for the keys of a position, two for the values.
 constexpr int kAhead = 4;
-__device__ inline void prefetch_tiles(const Unit& unit, const PersistStep& step, int layer) {
+__device__ inline void prefetch_tiles(const Unit& unit, const PersistStep& step, int layer,
+                                      int from) {
   const int t = static_cast<int>(threadIdx.x) % 4;
   const bf16* cache = t < 2 ? step.layers[layer].k_cache : step.layers[layer].v_cache;
-  for (int n = 0; n < unit.tiles() && n < kAhead; ++n) {
+  for (int n = from; n < unit.tiles() && n < from + kAhead; ++n) {
     const Slots slots(unit, unit.first(n), step.block_tokens_log2);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
