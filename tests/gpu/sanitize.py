@@ -1,12 +1,17 @@
 """compute-sanitizer over the GPU's C++ tests, case by case and several at a time; one table.
 
-    python tests/gpu/sanitize.py BUILD [--tools memcheck,racecheck,initcheck] [--jobs 10]
+    python tests/gpu/sanitize.py BUILD [--tools memcheck,racecheck,initcheck] [--jobs 12]
 
 Every `cuda` case of every folder runs under every tool, with fewer sizes than usual
-(HIGGS_RT_TEST_FEW, tests/cpp/few.h); under racecheck each in a process of its own, under the
-others those whose names begin alike in one. racecheck leaves out the cases of api, which launch a
-hundred thousand times what the others launch. Fails for any report, failed or skipped case, and
-for one that does not end in time.
+(HIGGS_RT_TEST_FEW, tests/cpp/few.h); under racecheck each in a process of its own, as those of api
+and engine, under the others those whose names begin alike in one. racecheck leaves out the cases of
+api, which launch a hundred thousand times what the others launch. Fails for any report, failed or
+skipped case, and for one that does not end in time. Every result is printed when it is there, so
+that what ends this script loses none.
+
+Processes take turns on the GPU, a few milliseconds each, and the tools wait for every kernel: cases
+of many kernels crawl beside those whose kernels take long (HEAVY). So of the latter only `--heavy`
+run at a time, beside the others from the beginning.
 
 Under racecheck and initcheck the products that are cuBLASLt's come from a plain kernel
 (tests/cpp/plain_matmul.cu): racecheck 2025.3.1 breaks off over cuBLASLt's kernels, and initcheck
@@ -25,18 +30,23 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
-TOOLS = ("memcheck", "initcheck", "racecheck")  # the slowest last
-FOLDERS = ("api", "model", "engine", "ops", "sampler", "core")
+TOOLS = ("memcheck", "initcheck", "racecheck")
+FOLDERS = ("api", "engine", "model", "ops", "sampler", "core")  # the longest cases first
 # Parts of the names that kernels of cuBLASLt have; none of ours has one (test_sanitize.py).
 CUBLAS = ("nvjet", "cutlass", "cublas", "xmma")
+# Under racecheck, by folder and part of the name: seconds of the GPU alone (the longest first).
+HEAVY = ("model", "decode step"), ("model", "any parts")
 PREFIX = "========= "
 FIRST_PORT = 49152
 PORTS = 20  # of one process; it tries 10
+RUNNING: set[subprocess.Popen[str]] = set()
+STOPPED = threading.Event()
 
 
 @dataclass(frozen=True)
@@ -68,16 +78,49 @@ def main(arguments: list[str] | None = None) -> int:
     found = {folder: cases(options.build, folder) for folder in options.folders}
     tasks = [
         task
-        for name in options.tools
         for folder in options.folders
+        for name in options.tools
         for task in tasks_of(name, folder, found[folder])
     ]
     begin = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: stop())
+    heavy = [task for task in tasks if is_heavy(task)]
     slots = iter(range(len(tasks)))
-    with ThreadPoolExecutor(options.jobs) as pool:
-        outcomes = list(pool.map(lambda task: run(options, tool, task, next(slots), begin), tasks))
+    futures: list[Future[Outcome]] = []
+    with ThreadPoolExecutor(options.heavy) as few, ThreadPoolExecutor(options.jobs) as many:
+        for task in [*heavy, *(task for task in tasks if task not in heavy)]:
+            pool = few if task in heavy else many
+            futures.append(pool.submit(run, options, tool, task, next(slots), begin))
+        outcomes = [told(future.result()) for future in as_completed(futures)]
     show(outcomes, time.monotonic() - begin)
     return int(any(one.faults for one in outcomes))
+
+
+def is_heavy(task: Task) -> bool:
+    """Whether the case keeps the GPU for itself."""
+    return task.tool == "racecheck" and any(
+        task.folder == folder and part in task.case for folder, part in HEAVY
+    )
+
+
+def stop() -> None:
+    """Ends what runs; nothing starts any more."""
+    STOPPED.set()
+    for process in list(RUNNING):
+        kill(process)
+
+
+def told(outcome: Outcome) -> Outcome:
+    """A line for a case that has ended, and its first faults."""
+    task = outcome.task
+    state = "FAIL" if outcome.faults else "ok  "
+    print(f"{state} {outcome.seconds:6.1f} s {task.tool} {task.folder} «{task.case}»")
+    for fault in outcome.faults[:3]:
+        print(f"     {fault}")
+    if len(outcome.faults) > 3:
+        print(f"     and {len(outcome.faults) - 3} more")
+    sys.stdout.flush()
+    return outcome
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -86,7 +129,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("build", type=Path)
     parser.add_argument("--tools", default=",".join(TOOLS))
     parser.add_argument("--folders", default=",".join(FOLDERS))
-    parser.add_argument("--jobs", type=int, default=10)
+    parser.add_argument("--jobs", type=int, default=10, help="at a time, beside the heavy ones")
+    parser.add_argument("--heavy", type=int, default=2, help="of these at a time")
     parser.add_argument("--case-seconds", type=float, default=150)
     parser.add_argument("--all-seconds", type=float, default=1800, help="later ones do not start")
     parser.add_argument("--logs", type=Path, help="a folder for the tool's output")
@@ -112,7 +156,7 @@ def tasks_of(tool: str, folder: str, found: list[str]) -> list[Task]:
     """What runs of a folder's cases under a tool, and in how many processes."""
     if tool == "racecheck" and folder == "api":
         return []
-    if tool == "racecheck" or folder == "api":
+    if tool == "racecheck" or folder in ("api", "engine"):
         return [Task(tool, folder, case) for case in found]
     groups: dict[str, int] = {}
     for case in found:
@@ -126,7 +170,7 @@ def run(options: argparse.Namespace, tool: str, task: Task, slot: int, begin: fl
     """One case."""
     outcome = Outcome(task)
     left = options.all_seconds - (time.monotonic() - begin)
-    if left <= 0:
+    if left <= 0 or STOPPED.is_set():
         outcome.faults.append("not started: no time left")
         return outcome
     with tempfile.TemporaryDirectory() as folder:
@@ -138,9 +182,10 @@ def run(options: argparse.Namespace, tool: str, task: Task, slot: int, begin: fl
         if task.tool != "memcheck":
             environment["HIGGS_RT_TEST_PLAIN_MATMUL"] = "1"
         started = time.monotonic()
-        output = output_of(command, environment, min(left, options.case_seconds))
-        if output is None:
-            outcome.faults.append(f"did not end in {min(left, options.case_seconds):.0f} s")
+        limit = min(left, options.case_seconds)
+        output, ended = output_of(command, environment, limit)
+        if not ended:
+            outcome.faults.append(f"did not end in {limit:.0f} s; {output.strip()[-300:]}")
         else:
             judge_test(outcome, output)
             judge_report(outcome, log.read_text(errors="replace") if log.is_file() else "")
@@ -150,8 +195,8 @@ def run(options: argparse.Namespace, tool: str, task: Task, slot: int, begin: fl
     return outcome
 
 
-def output_of(command: list[str], environment: dict[str, str], seconds: float) -> str | None:
-    """What a command printed; None when it took too long: then its children have ended with it."""
+def output_of(command: list[str], environment: dict[str, str], seconds: float) -> tuple[str, bool]:
+    """What a command printed, and whether it ended in time; if not, its children end with it."""
     process = subprocess.Popen(
         command,
         env=environment,
@@ -161,15 +206,23 @@ def output_of(command: list[str], environment: dict[str, str], seconds: float) -
         errors="replace",
         start_new_session=True,
     )
+    RUNNING.add(process)
+    if STOPPED.is_set():
+        kill(process)
     try:
-        return process.communicate(timeout=seconds)[0]
+        return process.communicate(timeout=seconds)[0], True
     except subprocess.TimeoutExpired:
-        return None
+        kill(process)
+        return process.communicate()[0], False
     finally:
-        # The tool's own child is in its session: it must not go on beside the others.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        RUNNING.discard(process)
+        kill(process)  # what it may have left
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """Ends a tool and its child, which is in its session: it must not go on beside the others."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def judge_test(outcome: Outcome, output: str) -> None:
@@ -221,15 +274,10 @@ def keep(folder: Path, task: Task, log: Path) -> None:
 
 
 def show(outcomes: list[Outcome], seconds: float) -> None:
-    """Every fault, then a line for each tool and folder."""
-    for one in outcomes:
-        for fault in one.faults[:5]:
-            print(f"FAIL {one.task.tool} {one.task.folder} «{one.task.case}»: {fault}")
-        if len(one.faults) > 5:
-            print(f"     and {len(one.faults) - 5} more")
+    """A line for each tool and folder."""
     print(f"\n{'tool':10} {'folder':8} {'runs':>5} {'clean':>5} {'cuBLASLt':>8} {'longest':>8}")
     groups: dict[tuple[str, str], list[Outcome]] = {}
-    for one in outcomes:
+    for one in sorted(outcomes, key=lambda one: (one.task.tool, one.task.folder)):
         groups.setdefault((one.task.tool, one.task.folder), []).append(one)
     for (tool, folder), group in groups.items():
         clean = sum(not one.faults for one in group)

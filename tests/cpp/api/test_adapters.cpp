@@ -4,6 +4,7 @@
 #include "api/probe.h"
 #include "api/support.h"
 #include "check.h"
+#include "few.h"
 #include "higgs_rt/higgs_rt.h"
 #include "model/random_adapter.h"
 #include "require_cuda.h"
@@ -34,7 +35,10 @@ RuntimeConfig with_adapters(const std::string& device = "cpu") {
   return config;
 }
 
-Request request_of(const std::string& adapter, std::uint64_t seed, std::int32_t max_columns = 60) {
+std::int32_t most_columns() { return few_only() ? 14 : 60; }
+
+Request request_of(const std::string& adapter, std::uint64_t seed,
+                   std::int32_t max_columns = most_columns()) {
   Request request = speech_request(max_columns, seed, false);
   request.adapter = adapter;
   return request;
@@ -70,8 +74,8 @@ void expect_together_as_alone(const std::string& device) {
   }
   EXPECT(alone[0] != alone[1] && alone[1] != alone[2] && alone[0] != alone[2]);
   RuntimeConfig tight = with_adapters(device);
-  tight.max_sequence = 72;
-  tight.num_blocks = 40;
+  tight.max_sequence = most_columns() + 12;
+  tight.num_blocks = few_only() ? 14 : 40;  // six requests need 5 or 17 each
   tight.prefix_cache = 0;
   const auto runtime = Runtime::load(tight);
   EXPECT(run(*runtime, true) == alone);

@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::int64_t kMostRows = 128;
 std::vector<std::int64_t> row_counts() {
-  return all_or_few<std::int64_t>({17, 24, 31, 32, 33, 64, 65, 100, 127, 128}, {17, 65});
+  return all_or_few<std::int64_t>({17, 24, 31, 32, 33, 64, 65, 100, 127, 128}, {17, 40, 65});
 }
 // Few inputs, inputs and outputs that end within a tile, one tile, the released model's.
 std::vector<Shape> shapes() {
