@@ -7,7 +7,8 @@ Every `cuda` case of every folder runs under every tool, with fewer sizes than u
 and engine, under the others those whose names begin alike in one. racecheck leaves out the cases of
 api, which launch a hundred thousand times what the others launch. Fails for any report, failed or
 skipped case, and for one that does not end in time. Every result is printed when it is there, so
-that what ends this script loses none.
+that what ends this script loses none. Behind the table it names the kernels (every instance of
+every template, tests/cpp/kernel_log.cpp) that ran in no case under a tool.
 
 Processes take turns on the GPU, a few milliseconds each, and the tools wait for every kernel: cases
 of many kernels crawl beside those whose kernels take long (HEAVY). So of the latter only `--heavy`
@@ -67,6 +68,7 @@ class Outcome:
     seconds: float = 0.0
     faults: list[str] = field(default_factory=list)
     excluded: int = 0  # reports about cuBLASLt
+    kernels: dict[str, bool] = field(default_factory=dict)  # of the program; whether it ran
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -178,7 +180,9 @@ def run(options: argparse.Namespace, tool: str, task: Task, slot: int, begin: fl
         command = [tool, "--tool", task.tool, "--print-limit", "2000", "--log-file", str(log)]
         command += ["--port", str(FIRST_PORT + PORTS * (slot % 200))]
         command += [str(options.build / "tests" / "cpp" / f"test_{task.folder}"), task.case]
+        kernels = Path(folder) / "kernels"
         environment = {**os.environ, "HIGGS_RT_TEST_FEW": "1"}
+        environment["HIGGS_RT_TEST_KERNELS"] = str(kernels)
         if task.tool != "memcheck":
             environment["HIGGS_RT_TEST_PLAIN_MATMUL"] = "1"
         started = time.monotonic()
@@ -190,6 +194,9 @@ def run(options: argparse.Namespace, tool: str, task: Task, slot: int, begin: fl
             judge_test(outcome, output)
             judge_report(outcome, log.read_text(errors="replace") if log.is_file() else "")
         outcome.seconds = time.monotonic() - started
+        if kernels.is_file():
+            lines = kernels.read_text().splitlines()
+            outcome.kernels = {line[2:]: line[0] == "1" for line in lines}
         if options.logs:
             keep(options.logs, task, log)
     return outcome
@@ -286,8 +293,31 @@ def show(outcomes: list[Outcome], seconds: float) -> None:
             f"{tool:10} {folder:8} {len(group):5} {clean:5} {sum(o.excluded for o in group):8} "
             f"{slow.seconds:6.1f} s  {slow.task.case[:60]}"
         )
+    for tool in sorted({one.task.tool for one in outcomes}):
+        show_kernels(tool, [one.kernels for one in outcomes if one.task.tool == tool])
     wrong = sum(bool(one.faults) for one in outcomes)
     print(f"{len(outcomes)} runs in {seconds:.0f} s, {wrong} with faults")
+
+
+def show_kernels(tool: str, programs: list[dict[str, bool]]) -> None:
+    """How many kernels ran, and the names of the others."""
+    every = {name for program in programs for name in program}
+    ran = {name for program in programs for name, did in program.items() if did}
+    print(f"{tool}: {len(ran)} of {len(every)} kernels ran")
+    for name in readable(sorted(every - ran)):
+        print(f"  not {name}")
+
+
+def readable(names: list[str]) -> list[str]:
+    """The names as in the source, without their arguments."""
+    tool = shutil.which("c++filt")
+    if tool is None or not names:
+        return names
+    done = subprocess.run([tool, "-p", *names], check=True, capture_output=True, text=True)
+    return sorted(
+        re.sub(r"\(anonymous namespace\)::|higgs_rt::", "", name)
+        for name in done.stdout.splitlines()
+    )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import stat
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -59,6 +60,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: str, result: str)
         "#!/bin/sh\n"
         'while [ "$1" != --log-file ]; do shift; done\n'
         f'cp "{tmp_path}/log" "$2"\nprintf "%s\\n" "{result}"\n'
+        'printf "1 _Z3onev\\n0 _Z3twov\\n" > "$HIGGS_RT_TEST_KERNELS"\n'
         '[ -n "$HIGGS_RT_TEST_FEW" ]\n'
     )
     binary = tmp_path / "build" / "tests" / "cpp" / "test_ops"
@@ -101,7 +103,10 @@ def test_only_reports_about_cublas_pass(
     assert code == (fault is not None)
     if fault is None:
         assert "FAIL" not in out
-        counted = out.splitlines()[-2].split()
+        assert "initcheck: 1 of 2 kernels ran\n  not " in out
+        counted = next(
+            line for line in out.splitlines() if line.startswith("initcheck  ops")
+        ).split()
         assert counted[2:5] == ["1", "1", "1" if log == CUBLAS else "0"]
     else:
         assert "FAIL" in out
@@ -120,6 +125,30 @@ def test_a_case_that_does_not_end_is_a_fault_and_ends_with_its_child(
     assert time.monotonic() - begin < 20
     child = int((tmp_path / "child").read_text())
     until(lambda: not runs(child))
+
+
+def test_what_has_ended_is_told_when_the_script_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = play(tmp_path, monkeypatch, CLEAN, "1 passed, 0 failed, 0 skipped")
+    tool = tmp_path / "bin" / "compute-sanitizer"
+    quick = tool.read_text().removeprefix("#!/bin/sh\n")
+    hangs = f'case "$*" in *memcheck*) touch "{tmp_path}/waits"; sleep 60;; esac\n'
+    tool.write_text("#!/bin/sh\n" + hangs + quick)
+    command = [sys.executable, str(ROOT / "tests/gpu/sanitize.py"), str(build), "--folders", "ops"]
+    with subprocess.Popen(
+        [*command, "--tools", "initcheck,memcheck"], stdout=subprocess.PIPE, text=True
+    ) as script:
+        assert script.stdout is not None
+        first = script.stdout.readline()
+        until(lambda: (tmp_path / "waits").exists())
+        script.terminate()
+        rest = script.stdout.read()
+        assert script.wait() == 1
+    assert first.startswith("ok ")
+    assert "initcheck" in first
+    assert "FAIL" in rest
+    assert "2 runs in" in rest
 
 
 def runs(process: int) -> bool:
