@@ -1,6 +1,6 @@
 """compute-sanitizer over the GPU's C++ tests, case by case and several at a time; one table.
 
-    python tests/gpu/sanitize.py BUILD [--tools memcheck,racecheck,initcheck] [--jobs 12]
+    python tests/gpu/sanitize.py BUILD [--tools memcheck,racecheck,initcheck] [--jobs 10]
 
 Every `cuda` case of every folder runs under every tool, with fewer sizes than usual
 (HIGGS_RT_TEST_FEW, tests/cpp/few.h); under racecheck each in a process of its own, as those of api
