@@ -39,6 +39,8 @@ constexpr const char* kUsage =
 
 // Growth of memory that still counts as constant.
 constexpr std::int64_t kSlack = 32ll << 20;
+// Among so many requests some must have been preempted.
+constexpr std::int32_t kManyRequests = 10000;
 
 struct Options {
   std::string model, device = "cpu";
@@ -120,7 +122,7 @@ class Soak {
     const Memory end = memory();
     report(end);
     return failed_ == 0 && compare() == 0 && constant(begin_.device, end.device) &&
-           constant(begin_.host, end.host) && all_blocks_free();
+           constant(begin_.host, end.host) && all_blocks_free() && preempted();
   }
 
  private:
@@ -212,6 +214,10 @@ class Soak {
     return stats.free_blocks == stats.total_blocks;
   }
 
+  bool preempted() const {
+    return options_.requests < kManyRequests || runtime_.stats().preemptions > 0;
+  }
+
   void report(const Memory& end) const {
     const RuntimeStats stats = runtime_.stats();
     std::printf(
@@ -257,9 +263,10 @@ int main_body(int argc, char** argv) {
   config.max_batch = options.concurrency;
   config.max_queue = options.concurrency;
   config.max_sequence = 200 + options.columns;
-  // Fewer blocks than all could need, so that requests are preempted.
+  // Small blocks, and fewer than all need, so that requests are preempted.
+  config.block_tokens = 4;
   config.num_blocks =
-      (config.max_sequence / config.block_tokens + 1) * (options.concurrency / 3 + 1);
+      (config.max_sequence / config.block_tokens + 1) * std::max(1, options.concurrency / 8);
   bool good = false;
   {
     const auto runtime = Runtime::load(config);
