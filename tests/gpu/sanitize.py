@@ -11,8 +11,8 @@ that what ends this script loses none. Behind the table it names the kernels (ev
 every template, tests/cpp/kernel_log.cpp) that ran in no case under a tool.
 
 Processes take turns on the GPU, a few milliseconds each, and the tools wait for every kernel: cases
-of many kernels crawl beside those whose kernels take long (HEAVY). So of the latter only `--heavy`
-run at a time, beside the others from the beginning.
+of many kernels crawl beside those whose kernels take long (HEAVY). So the latter run behind all
+others, `--heavy` at a time.
 
 Under racecheck and initcheck the products that are cuBLASLt's come from a plain kernel
 (tests/cpp/plain_matmul.cu): racecheck 2025.3.1 breaks off over cuBLASLt's kernels, and initcheck
@@ -33,11 +33,11 @@ import sys
 import tempfile
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
-TOOLS = ("memcheck", "initcheck", "racecheck")
+TOOLS = ("memcheck", "initcheck", "racecheck")  # the slowest last
 FOLDERS = ("api", "engine", "model", "ops", "sampler", "core")  # the longest cases first
 # Parts of the names that kernels of cuBLASLt have; none of ours has one (test_sanitize.py).
 CUBLAS = ("nvjet", "cutlass", "cublas", "xmma")
@@ -46,6 +46,7 @@ HEAVY = ("model", "decode step"), ("model", "any parts")
 PREFIX = "========= "
 FIRST_PORT = 49152
 PORTS = 20  # of one process; it tries 10
+NOT_STARTED = "not started: no time left"
 RUNNING: set[subprocess.Popen[str]] = set()
 STOPPED = threading.Event()
 
@@ -80,20 +81,22 @@ def main(arguments: list[str] | None = None) -> int:
     found = {folder: cases(options.build, folder) for folder in options.folders}
     tasks = [
         task
-        for folder in options.folders
         for name in options.tools
+        for folder in options.folders
         for task in tasks_of(name, folder, found[folder])
     ]
     begin = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: stop())
-    heavy = [task for task in tasks if is_heavy(task)]
     slots = iter(range(len(tasks)))
-    futures: list[Future[Outcome]] = []
-    with ThreadPoolExecutor(options.heavy) as few, ThreadPoolExecutor(options.jobs) as many:
-        for task in [*heavy, *(task for task in tasks if task not in heavy)]:
-            pool = few if task in heavy else many
-            futures.append(pool.submit(run, options, tool, task, next(slots), begin))
-        outcomes = [told(future.result()) for future in as_completed(futures)]
+    outcomes: list[Outcome] = []
+    for heavy, jobs in ((False, options.jobs), (True, options.heavy)):
+        with ThreadPoolExecutor(jobs) as pool:
+            futures = [
+                pool.submit(run, options, tool, task, next(slots), begin)
+                for task in tasks
+                if is_heavy(task) == heavy
+            ]
+            outcomes += [told(future.result()) for future in as_completed(futures)]
     show(outcomes, time.monotonic() - begin)
     return int(any(one.faults for one in outcomes))
 
@@ -131,8 +134,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("build", type=Path)
     parser.add_argument("--tools", default=",".join(TOOLS))
     parser.add_argument("--folders", default=",".join(FOLDERS))
-    parser.add_argument("--jobs", type=int, default=10, help="at a time, beside the heavy ones")
-    parser.add_argument("--heavy", type=int, default=2, help="of these at a time")
+    parser.add_argument("--jobs", type=int, default=10, help="cases at a time")
+    parser.add_argument("--heavy", type=int, default=2, help="heavy cases at a time")
     parser.add_argument("--case-seconds", type=float, default=150)
     parser.add_argument("--all-seconds", type=float, default=1800, help="later ones do not start")
     parser.add_argument("--logs", type=Path, help="a folder for the tool's output")
@@ -173,7 +176,7 @@ def run(options: argparse.Namespace, tool: str, task: Task, slot: int, begin: fl
     outcome = Outcome(task)
     left = options.all_seconds - (time.monotonic() - begin)
     if left <= 0 or STOPPED.is_set():
-        outcome.faults.append("not started: no time left")
+        outcome.faults.append(NOT_STARTED)
         return outcome
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
@@ -296,7 +299,8 @@ def show(outcomes: list[Outcome], seconds: float) -> None:
     for tool in sorted({one.task.tool for one in outcomes}):
         show_kernels(tool, [one.kernels for one in outcomes if one.task.tool == tool])
     wrong = sum(bool(one.faults) for one in outcomes)
-    print(f"{len(outcomes)} runs in {seconds:.0f} s, {wrong} with faults")
+    missing = sum(one.faults == [NOT_STARTED] for one in outcomes)
+    print(f"{len(outcomes)} runs in {seconds:.0f} s, {wrong} with faults ({missing} not started)")
 
 
 def show_kernels(tool: str, programs: list[dict[str, bool]]) -> None:
