@@ -11,8 +11,8 @@ that what ends this script loses none. Behind the table it names the kernels (ev
 every template, tests/cpp/kernel_log.cpp) that ran in no case under a tool.
 
 Processes take turns on the GPU, a few milliseconds each, and the tools wait for every kernel: cases
-of many kernels crawl beside those whose kernels take long (HEAVY). So the latter run behind all
-others, `--heavy` at a time.
+of many kernels crawl beside those whose kernels take long (HEAVY). So memcheck and initcheck come
+first, then the latter by themselves, `--heavy` at a time, then the rest of racecheck.
 
 Under racecheck and initcheck the products that are cuBLASLt's come from a plain kernel
 (tests/cpp/plain_matmul.cu): racecheck 2025.3.1 breaks off over cuBLASLt's kernels, and initcheck
@@ -89,13 +89,13 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop())
     slots = iter(range(len(tasks)))
     outcomes: list[Outcome] = []
-    for heavy, jobs in ((False, options.jobs), (True, options.heavy)):
+    for jobs, part in (
+        (options.jobs, [task for task in tasks if task.tool != "racecheck"]),
+        (options.heavy, [task for task in tasks if is_heavy(task)]),
+        (options.jobs, [t for t in tasks if t.tool == "racecheck" and not is_heavy(t)]),
+    ):
         with ThreadPoolExecutor(jobs) as pool:
-            futures = [
-                pool.submit(run, options, tool, task, next(slots), begin)
-                for task in tasks
-                if is_heavy(task) == heavy
-            ]
+            futures = [pool.submit(run, options, tool, task, next(slots), begin) for task in part]
             outcomes += [told(future.result()) for future in as_completed(futures)]
     show(outcomes, time.monotonic() - begin)
     return int(any(one.faults for one in outcomes))

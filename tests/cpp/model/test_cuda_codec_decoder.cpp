@@ -166,15 +166,15 @@ TEST("cuda codec decoder: agrees with the CPU's") {
 TEST("cuda codec decoder: any parts in any batches give the bits of the whole") {
   const TemporaryDirectory directory;
   write_random_codec(directory.path(), released_codec_shape(), 5);
-  for (const std::string& path : all_or_few<std::string>({kDemo, directory.path()}, {kDemo})) {
+  for (const std::string& path : std::vector<std::string>{kDemo, directory.path()}) {
     Codec codec(path, gpu_or_skip(), CodecPrecision::kHalf);
     const CodecSpec& spec = codec.decoder->spec();
     std::mt19937 random(23);
     std::vector<Utterance> utterances;
     std::vector<Part> parts;
-    for (std::size_t i = 0; i < (few_only() ? 2 : 40); ++i) {
+    for (std::size_t i = 0; i < (few_only() ? 1 : 40); ++i) {
       Utterance utterance;
-      utterance.frames = static_cast<std::int32_t>(1 + random() % (few_only() ? 30 : 150));
+      utterance.frames = static_cast<std::int32_t>(1 + random() % (few_only() ? 12 : 150));
       utterance.codes = random_codes(spec, utterance.frames, random);
       utterance.whole = codec.decode(utterance.codes);
       for (std::int32_t begin = 0; begin < utterance.frames;) {
