@@ -11,8 +11,8 @@ namespace {
 constexpr int kWarps = 8;      // of a block of the shrink kernel, one for each of as many ranks
 constexpr int kOutputs = 128;  // of a block of the expand kernel, a thread each
 constexpr int kPack = 8;
-constexpr int kTileRows = 8;     // rows that share the reading of a factor when there are many
-constexpr int kSingleRows = 64;  // up to so many rows a block has one
+constexpr int kTileRows = 8;      // rows that share the reading of a factor when there are many
+constexpr int kSingleRows = 256;  // up to so many rows a block has one
 
 // Whether the rows have one adapter, so that they can share the reading of its factors.
 __device__ bool one_adapter(const std::int32_t* adapter, int count) {
