@@ -110,10 +110,10 @@ Projected projected(CudaBackend& gpu, const Heads& heads, const TensorView& x,
 
 // Few: one for each form of the kernels (prompt_swiglu.cu, prompt_qkv.cu).
 std::vector<std::int64_t> some_row_counts(std::int64_t most) {
-  std::vector<std::int64_t> counts = all_or_few<std::int64_t>(
-      {1,   5,   33,  48,  80,  81,  112, 131, 144, 145,  176,
-       177, 200, 240, 262, 272, 273, 393, 600, 700, 1048, 1441},
-      {33, 80, 112, 144, 176, 200, 240});
+  std::vector<std::int64_t> counts =
+      all_or_few<std::int64_t>({1,   5,   33,  48,  80,  81,  112, 131, 144, 145,  176,
+                                177, 200, 240, 262, 272, 273, 393, 600, 700, 1048, 1441},
+                               {33, 80, 112, 144, 176, 200, 240});
   std::erase_if(counts, [&](std::int64_t rows) { return rows > most; });
   return counts;
 }
