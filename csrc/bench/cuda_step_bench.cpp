@@ -20,6 +20,8 @@ namespace {
 constexpr std::int64_t kHidden = 3072, kHeads = 24, kKvHeads = 8, kDim = 128, kFfn = 8192;
 constexpr std::int64_t kHead = 8208, kLayers = 28, kMaxRows = 256;
 constexpr std::int32_t kPositions = 256, kPosition = 228, kBlockTokens = 16, kBlocks = 16;
+// With at most half of the rows: two rows' blocks for each.
+constexpr std::int32_t kLongPosition = 320, kMostPositions = 2 * kPositions;
 constexpr std::int32_t kPrompt = 131, kMaxPrompts = 32, kWords = 1000;  // rows of a prompt
 constexpr std::int64_t kMostRows = std::int64_t{kPrompt} * kMaxPrompts;
 constexpr int kReplays = 5;
@@ -34,9 +36,9 @@ class StepBench {
     config.hidden_size = kHidden, config.text_ffn = config.audio_ffn = kFfn;
     config.num_layers = kLayers, config.num_heads = kHeads, config.num_kv_heads = kKvHeads;
     config.head_dim = kDim, config.rms_norm_eps = 1e-5f, config.rope.theta = 500000;
-    config.max_positions = kPositions, config.num_codebooks = 8, config.codebook_vocab = 1026;
+    config.max_positions = kMostPositions, config.num_codebooks = 8, config.codebook_vocab = 1026;
     decoder_ = std::make_unique<Decoder>(config, weights(),
-                                         Decoder::Limits{kMostRows, kPositions, DType::kBF16},
+                                         Decoder::Limits{kMostRows, kMostPositions, DType::kBF16},
                                          *ops_, rank == 0 ? AdapterSet{} : adapters(rank));
     cache_.layout = {kBlockTokens, kBlocks * kMaxRows};
     for (std::int64_t i = 0; i < kLayers; ++i) {
@@ -47,6 +49,10 @@ class StepBench {
     std::iota(count.begin(), count.end(), 0);
     for (std::int32_t i = 0; i < kMaxRows; ++i) slot.push_back(i * kPositions + kPosition);
     count_ = integers(count), position_ = integers(position), slot_ = integers(slot);
+    for (std::int32_t i = 0; i < kMaxRows / 2; ++i) {
+      position[i] = kLongPosition, slot[i] = i * kMostPositions + kLongPosition;
+    }
+    long_position_ = integers(position), long_slot_ = integers(slot);
     columns_ = integers(std::vector<std::int32_t>(kMaxRows * 8, 5));
     make_prompts();
     set_adapters(0);
@@ -95,10 +101,14 @@ class StepBench {
     return time;
   }
 
-  // Median microseconds of a step of `rows` sequences at position kPosition, in stages or as one
-  // kernel.
-  double time(std::int64_t rows, double seconds, bool one_kernel) {
-    const DecoderBatch batch = batch_of(rows, one_kernel);
+  // Median microseconds of a step of `rows` sequences at position kPosition (`is_long`:
+  // kLongPosition), in stages or as one kernel.
+  double time(std::int64_t rows, double seconds, bool one_kernel, bool is_long = false) {
+    DecoderBatch batch = batch_of(rows, one_kernel);
+    if (is_long) {
+      batch.position = long_position_.first(rows), batch.slot = long_slot_.first(rows);
+      batch.block_table = {count_.data, DType::kI32, {rows, 2 * kBlocks}};
+    }
     const auto step = [&] { decoder_->forward(batch, cache_); };
     step();
     device_.synchronize();
@@ -225,7 +235,7 @@ class StepBench {
   std::vector<Tensor> owned_;
   std::unique_ptr<Decoder> decoder_;
   KvCache cache_;
-  TensorView count_, position_, slot_, columns_, adapter_;
+  TensorView count_, position_, slot_, long_position_, long_slot_, columns_, adapter_;
   TensorView prompt_id_, prompt_sequence_, prompt_position_, prompt_slot_;
 };
 
@@ -271,7 +281,9 @@ void bench_cuda_step(const Report& report) {
     std::printf("decoder step, rows %4lld  stages %9.2f us", static_cast<long long>(rows),
                 bench.time(rows, seconds, false));
     if (rows <= kMostInOneKernel) {
-      std::printf("  one kernel %9.2f us\n", bench.time(rows, seconds, true));
+      std::printf("  one kernel %9.2f us, at position %d %9.2f us\n",
+                  bench.time(rows, seconds, true), kLongPosition,
+                  bench.time(rows, seconds, true, true));
       bench.print_stamps(rows);
     } else if (rows <= kMostWhole) {
       std::printf("  norms within %9.2f us\n", bench.time(rows, seconds, true));
