@@ -168,3 +168,16 @@ def test_no_kernel_of_ours_is_excluded(sanitize: ModuleType) -> None:
         names += re.findall(r"__global__\s+(?:static\s+)?void\s+(\w+)", text)
     assert len(names) >= 20
     assert not [name for name in names if any(part in name for part in sanitize.CUBLAS)]
+
+
+def test_cases_that_keep_the_gpu_come_last(sanitize: ModuleType) -> None:
+    names = [
+        "cuda: a decode step in one kernel is the step in stages",
+        "cuda: thousands of decode steps with norms within",
+        "cuda codec decoder: any parts in any batches give the bits of the whole",
+        "cuda codec decoder: wrong batches are refused, and the next one works",
+    ]
+    weights = [sanitize.weight(sanitize.Task("racecheck", "model", name)) for name in names]
+    assert weights == sorted(set(weights), reverse=True)
+    assert weights[-1] == 0
+    assert sanitize.weight(sanitize.Task("memcheck", "model", names[0])) == 0
