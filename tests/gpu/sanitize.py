@@ -42,7 +42,7 @@ FOLDERS = ("api", "engine", "model", "ops", "sampler", "core")  # the longest ca
 # Parts of the names that kernels of cuBLASLt have; none of ours has one (test_sanitize.py).
 CUBLAS = ("nvjet", "cutlass", "cublas", "xmma")
 # Under racecheck, by folder and part of the name: half a minute of the GPU alone and more, the
-# shortest first; of the last two cases ended in no run so far (more than 113 and 139 s).
+# shortest first; of the last kind two have ended in no run so far (more than 113 and 139 s).
 HEAVY = ("model", "any parts"), ("model", "norms within"), ("model", "in one kernel")
 PREFIX = "========= "
 FIRST_PORT = 49152
