@@ -9,13 +9,17 @@
 
 namespace higgs_rt::prompt {
 
-// Clusters of F that run at a time on the current GPU; 0: none. Lets F have its shared memory.
+// Lets F have its shared memory, on the current GPU alone.
+template <class F, class End>
+cudaError_t allow_shared_memory() {
+  return cudaFuncSetAttribute(product_kernel<F, End>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              Sizes<F, typename End::Pieces>::kBytes);
+}
+
+// Clusters of F that run at a time on the current GPU; 0: none.
 template <class F, class End>
 int active_clusters() {
-  if (cudaFuncSetAttribute(product_kernel<F, End>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           Sizes<F, typename End::Pieces>::kBytes) != cudaSuccess) {
-    return 0;
-  }
+  if (allow_shared_memory<F, End>() != cudaSuccess) return 0;
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeClusterDimension;
   attribute.val.clusterDim.x = F::kBlocks;
@@ -54,6 +58,8 @@ cudaError_t launch_form(const StreamWeight& weight, const PlainRows& x, const En
   if (result == cudaSuccess) {
     result = describe_matrix(x.x, x.rows, weight.inputs, F::kRowBox, rows);
   }
+  // At each launch: the one before may have been on another GPU.
+  if (result == cudaSuccess) result = allow_shared_memory<F, End>();
   if (result != cudaSuccess) return result;
   static const int clusters = active_clusters<F, End>();  // of the only kind of GPU it runs on
   if (clusters == 0) return cudaErrorInvalidConfiguration;
