@@ -40,7 +40,7 @@ std::uint64_t Mailbox::push(SequencePtr sequence) {
 void Mailbox::cancel(std::uint64_t id) {
   const std::scoped_lock lock(mutex_);
   if (stopped_) return;
-  cancels_.push_back(id);
+  cancels_.insert(id);
   signal();
 }
 
@@ -79,7 +79,7 @@ bool Mailbox::wait_for_work(bool idle) {
   return !stopped_;
 }
 
-std::vector<std::uint64_t> Mailbox::take_cancels() {
+std::set<std::uint64_t> Mailbox::take_cancels() {
   const std::scoped_lock lock(mutex_);
   return std::exchange(cancels_, {});
 }

@@ -6,6 +6,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -39,7 +40,8 @@ class Mailbox {
   // Returns true at once when `idle` is false; otherwise waits for a push, cancel or wake since the
   // last call. Returns false after stop().
   bool wait_for_work(bool idle);
-  std::vector<std::uint64_t> take_cancels();
+  // Every id once, so that whoever cancels a request again and again costs the steps nothing more.
+  std::set<std::uint64_t> take_cancels();
   // The first `limit` waiting sequences, which stay until the step thread takes them.
   std::vector<Sequence*> peek(std::int32_t limit) const;
   // The first waiting sequence; from now on it counts as running.
@@ -79,7 +81,7 @@ class Mailbox {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<SequencePtr> waiting_;
-  std::vector<std::uint64_t> cancels_;
+  std::set<std::uint64_t> cancels_;
   std::uint64_t next_id_ = 1;
   bool signalled_ = false;
   bool stopped_ = false;

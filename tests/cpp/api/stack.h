@@ -4,6 +4,7 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -32,6 +33,12 @@ struct Columns {
 
 class ColumnCollector final : public ColumnSink {
  public:
+  // Its request starts when `gate` opens, and the step thread waits for that.
+  explicit ColumnCollector(std::shared_future<void> gate = {}) : gate_(std::move(gate)) {}
+
+  void on_started() override {
+    if (gate_.valid()) gate_.wait();
+  }
   void on_column(std::span<const std::int32_t> column, bool) override {
     const std::scoped_lock lock(mutex_);
     columns_.ids.insert(columns_.ids.end(), column.begin(), column.end());
@@ -49,6 +56,7 @@ class ColumnCollector final : public ColumnSink {
   }
 
  private:
+  std::shared_future<void> gate_;
   std::mutex mutex_;
   std::condition_variable changed_;
   Columns columns_;
@@ -70,13 +78,17 @@ struct Stack {
                                                          .max_sequence = spec.max_positions});
   }
 
-  // All at once; answers in order.
+  // All at once, however slow this thread is: none starts before the last one waits. Answers in
+  // order.
   std::vector<Columns> run(const std::vector<Request>& requests) {
+    std::promise<void> all_wait;
+    const std::shared_future<void> gate = all_wait.get_future().share();
     std::vector<std::shared_ptr<ColumnCollector>> sinks;
     for (const Request& request : requests) {
-      sinks.push_back(std::make_shared<ColumnCollector>());
+      sinks.push_back(std::make_shared<ColumnCollector>(gate));
       executor->submit(request, sinks.back());
     }
+    all_wait.set_value();
     std::vector<Columns> answers;
     for (const auto& sink : sinks) answers.push_back(sink->wait());
     return answers;

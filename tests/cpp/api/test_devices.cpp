@@ -181,11 +181,15 @@ TEST("devices: cuda gives a request the same columns alone and among others, sam
     request.prompt.insert(request.prompt.begin(), voice.prompt.begin(), voice.prompt.end());
   }
   std::vector<std::shared_ptr<ColumnCollector>> sinks;
-  constexpr std::size_t kAtOnce = 24;  // more than the blocks hold, so some are preempted
+  // More than the blocks hold, and none starts before they all wait, so some are preempted.
+  const std::size_t at_once = std::min<std::size_t>(24, requests.size());
+  std::promise<void> many_wait;
+  const std::shared_future<void> gate = many_wait.get_future().share();
   for (const Request& request : requests) {
-    sinks.push_back(std::make_shared<ColumnCollector>());
+    sinks.push_back(std::make_shared<ColumnCollector>(gate));
     together.executor->submit(request, sinks.back());
-    if (sinks.size() < kAtOnce) continue;
+    if (sinks.size() == at_once) many_wait.set_value();
+    if (sinks.size() < at_once) continue;
     std::this_thread::sleep_for(
         std::chrono::microseconds(draw(random, 0, 1) * draw(random, 0, 600)));
   }

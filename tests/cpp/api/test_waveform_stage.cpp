@@ -39,6 +39,7 @@ class FakeDecoder final : public CodecDecoder {
     }
   }
   void start(std::span<const Job> jobs) override {
+    open.wait(false);
     EXPECT(running_.empty());
     EXPECT(std::ssize(jobs) <= jobs_);
     for (const Job& job : jobs) {
@@ -54,6 +55,7 @@ class FakeDecoder final : public CodecDecoder {
     }
   }
 
+  std::atomic<bool> open{true};  // start() waits until it is
   std::ptrdiff_t largest = 0;
   std::int32_t longest = 0;  // frames of a job
 
@@ -103,6 +105,7 @@ std::vector<float> expected_pcm(const std::vector<std::int32_t>& first) {
 TEST("a stage with batches makes the chunks that one block at a time makes") {
   auto decoder = std::make_unique<FakeDecoder>(5);
   FakeDecoder& fake = *decoder;
+  fake.open = false;  // until all have work
   Codec codec(std::move(decoder));
   WaveformStage stage(&codec);
   std::mt19937 random(4);
@@ -124,6 +127,8 @@ TEST("a stage with batches makes the chunks that one block at a time makes") {
     texts.push_back(std::move(first));
     streams.push_back(stream);
   }
+  fake.open = true;
+  fake.open.notify_one();
   for (std::size_t i = 1; i < heard.size(); i += 2) {
     Chunk chunk;
     std::int32_t wanted = 2;

@@ -1,6 +1,8 @@
+#include <set>
 #include <thread>
 
 #include "check.h"
+#include "executor/mailbox.h"
 #include "executor/support.h"
 
 using namespace higgs_rt;
@@ -85,6 +87,13 @@ EACH_MODE("executor: a paused request gives its blocks to others and goes on whe
   REQUIRE(paused->wait());
   expect_reference(*paused, request, rig.engine.spec());
   rig.check_clean();
+}
+
+TEST("executor: an id that is cancelled again and again is handled once") {
+  Mailbox mailbox(1, 1);
+  for (const std::uint64_t id : {7, 3, 7, 7, 3}) mailbox.cancel(id);
+  EXPECT(mailbox.take_cancels() == (std::set<std::uint64_t>{3, 7}));
+  EXPECT(mailbox.take_cancels().empty());
 }
 
 EACH_MODE("executor: cancel storms from several threads") {
