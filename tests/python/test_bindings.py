@@ -145,9 +145,11 @@ def test_timeout_and_cancel(runtime: native.Runtime) -> None:
     assert 0 <= stream.timing.started <= stream.timing.first_chunk <= stream.timing.finished
     with pytest.raises(ValueError, match="nan"):
         stream.next(timeout=float("nan"))
-    waiting = runtime.submit(request(1900))
+    waiting = [runtime.submit(request(1900)) for _ in range(8)]
     with pytest.raises(TimeoutError, match="timeout"):
-        waiting.next(timeout=0)
+        waiting[-1].next(timeout=0)
+    for one in waiting:
+        one.cancel()
 
 
 def test_callbacks(runtime: native.Runtime, capfd: pytest.CaptureFixture[str]) -> None:

@@ -304,6 +304,9 @@ def test_cancelling_a_long_text(endless: Runtime) -> None:
 
     asyncio.run(main())
     until(lambda: endless.stats.running == 0)
+    unread = [endless.stream(LONG, **options) for _ in range(4)]
+    for stream in unread:  # they take all places and keep them
+        next(stream)
     with pytest.raises(TimeoutError):
         endless.stream(LONG, **options).next(0.0)
 

@@ -21,6 +21,18 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "ray_serve"
 BODY: dict[str, Any] = {"model": "tts-1", "input": "The sun rises.", "response_format": "pcm"}
 
 
+def start_ray() -> None:
+    """Ray gives its own processes 30 s to start, which a busy machine may not."""
+    for last in (False, False, True):
+        try:
+            ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, object_store_memory=100 << 20)
+            return
+        except Exception as error:
+            ray.shutdown()
+            if last or "timed out during startup" not in str(error):
+                raise
+
+
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
@@ -28,7 +40,7 @@ def url() -> Iterator[str]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("PYTHONPATH", ":".join(paths))  # of Ray's workers
         patch.syspath_prepend(str(EXAMPLE))
-        ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, object_store_memory=100 << 20)
+        start_ray()
         serve = importlib.import_module("ray.serve")
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
