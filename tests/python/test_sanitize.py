@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import re
 import stat
 import subprocess
@@ -31,6 +31,7 @@ NOT_READY = """========= COMPUTE-SANITIZER
 =========     Saved host backtrace up to driver entry point at error
 ========= ERROR SUMMARY: 1 error
 """  # noqa: E501
+NO_HAZARD = "RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)"
 CLEAN = "========= COMPUTE-SANITIZER\n========= ERROR SUMMARY: 0 errors\n"
 RACE = """========= COMPUTE-SANITIZER
 ========= Error: Race reported between Write access at higgs_rt::advance_rows(int)+0x540
@@ -40,33 +41,47 @@ RACE = """========= COMPUTE-SANITIZER
 """
 
 
-@pytest.fixture(scope="module")
-def sanitize() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("sanitize", ROOT / "tests/gpu/sanitize.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["sanitize"] = module
-    spec.loader.exec_module(module)
-    return module
+ONE_KERNEL = "cuda: a decode step in one kernel is the step in stages"
+SAME_BITS = "cuda: a row of a decode step in one kernel has the same bits in every step"
+PASSED = "1 passed, 0 failed, 0 skipped"
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tests/gpu"))
+
+
+@pytest.fixture
+def sanitize(folder: None) -> ModuleType:
+    return importlib.import_module("sanitize")
+
+
+@pytest.fixture
+def plan(folder: None) -> ModuleType:
+    return importlib.import_module("sanitize_cases")
 
 
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: str, result: str) -> Path:
-    """A build with one case a folder, and a compute-sanitizer in PATH that writes `log`."""
+    """A build with a case in ops and three in model, and a compute-sanitizer in PATH that writes
+    `log`, and to `calls` what it is told; each program has run the kernel _Z3onev."""
     tool = tmp_path / "bin" / "compute-sanitizer"
     tool.parent.mkdir()
     (tmp_path / "log").write_text(log)
     tool.write_text(
         "#!/bin/sh\n"
+        'if [ "$1" = --version ]; then echo Version 2025.3.1.0; exit; fi\n'
+        f'echo "$HIGGS_RT_TEST_FEW $*" >> "{tmp_path}/calls"\n'
         'while [ "$1" != --log-file ]; do shift; done\n'
         f'cp "{tmp_path}/log" "$2"\nprintf "%s\\n" "{result}"\n'
         'printf "1 _Z3onev\\n0 _Z3twov\\n" > "$HIGGS_RT_TEST_KERNELS"\n'
         '[ -n "$HIGGS_RT_TEST_FEW" ]\n'
     )
-    binary = tmp_path / "build" / "tests" / "cpp" / "test_ops"
-    binary.parent.mkdir(parents=True)
-    binary.write_text("#!/bin/sh\necho 'cuda linear is right'\n")
-    for path in (tool, binary):
+    programs = tmp_path / "build" / "tests" / "cpp"
+    programs.mkdir(parents=True)
+    (programs / "test_ops").write_text("#!/bin/sh\necho 'cuda linear is right'\n")
+    names = "\n".join([ONE_KERNEL, SAME_BITS, "cuda codec decoder: agrees"])
+    (programs / "test_model").write_text(f"#!/bin/sh\necho '{names}'\n")
+    for path in (tool, programs / "test_ops", programs / "test_model"):
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", str(tool.parent), prepend=":")
     return tmp_path / "build"
@@ -118,7 +133,8 @@ def test_a_case_that_does_not_end_is_a_fault_and_ends_with_its_child(
 ) -> None:
     build = play(tmp_path, monkeypatch, CLEAN, "1 passed, 0 failed, 0 skipped")
     tool = tmp_path / "bin" / "compute-sanitizer"
-    tool.write_text(f'#!/bin/sh\nsleep 60 &\necho $! > "{tmp_path}/child"\nwait\n')
+    hangs = f'sleep 60 &\necho $! > "{tmp_path}/child"\nwait\n'
+    tool.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exit\n{hangs}')
     few = ["--folders", "ops", "--tools", "memcheck", "--case-seconds", "1"]
     begin = time.monotonic()
     assert sanitize.main([str(build), *few]) == 1
@@ -140,6 +156,7 @@ def test_what_has_ended_is_told_when_the_script_is_stopped(
         [*command, "--tools", "initcheck,memcheck"], stdout=subprocess.PIPE, text=True
     ) as script:
         assert script.stdout is not None
+        assert script.stdout.readline().startswith("compute-sanitizer 2025")
         first = script.stdout.readline()
         until(lambda: (tmp_path / "waits").exists())
         script.terminate()
@@ -160,24 +177,74 @@ def runs(process: int) -> bool:
     return state != "Z"
 
 
-def test_no_kernel_of_ours_is_excluded(sanitize: ModuleType) -> None:
+def test_no_kernel_of_ours_is_excluded(folder: None) -> None:
     """The names that stand for cuBLASLt are in none of this project's kernels."""
     names: list[str] = []
     for path in [*ROOT.glob("csrc/**/*.cu"), *ROOT.glob("csrc/**/*.cuh")]:
         text = re.sub(r"__launch_bounds__\((?:[^()]|\([^()]*\))*\)", "", path.read_text())
         names += re.findall(r"__global__\s+(?:static\s+)?void\s+(\w+)", text)
     assert len(names) >= 20
-    assert not [name for name in names if any(part in name for part in sanitize.CUBLAS)]
+    cublas = importlib.import_module("sanitize_report").CUBLAS
+    assert not [name for name in names if any(part in name for part in cublas)]
 
 
-def test_cases_that_keep_the_gpu_come_last(sanitize: ModuleType) -> None:
+def test_cases_that_keep_the_gpu_come_last_the_longest_first(plan: ModuleType) -> None:
     names = [
-        "cuda: a decode step in one kernel is the step in stages",
-        "cuda: thousands of decode steps with norms within",
+        ONE_KERNEL,
+        "cuda: a decode step with norms within its products is the step in stages",
         "cuda codec decoder: any parts in any batches give the bits of the whole",
         "cuda codec decoder: wrong batches are refused, and the next one works",
     ]
-    weights = [sanitize.weight(sanitize.Task("racecheck", "model", name)) for name in names]
+    weights = [plan.Task("racecheck", "model", name).weight for name in names]
     assert weights == sorted(set(weights), reverse=True)
     assert weights[-1] == 0
-    assert sanitize.weight(sanitize.Task("memcheck", "model", names[0])) == 0
+    assert plan.Task("memcheck", "model", names[0]).weight == 0
+
+
+def test_what_racecheck_treats_by_name_exists(plan: ModuleType) -> None:
+    """A case or a kernel that is called otherwise one day must not drop out silently."""
+    names = {
+        folder: re.findall(r'TEST\(\s*"([^"]*cuda[^"]*)"', "".join(texts))
+        for folder in plan.FOLDERS
+        if (texts := [path.read_text() for path in ROOT.glob(f"tests/cpp/{folder}/test_*.cpp")])
+    }
+    for folder, part in [*plan.WATCHED, *plan.LEFT_OUT, *plan.HEAVY]:
+        assert [name for name in names[folder] if part in name]
+    kernels = "".join(path.read_text() for path in ROOT.glob("csrc/ops/cuda/kernels/*.cuh"))
+    assert all(f" {kernel}(" in kernels for kernel in plan.WATCHED.values())
+    # What is left out is about kernels that another case is watched for.
+    every = [plan.Task("racecheck", "model", name) for name in names["model"]]
+    left_out = [task for task in every if task.is_one_of(plan.LEFT_OUT)]
+    assert len(left_out) == 4
+    assert {task.watched for task in every if task.watched} == set(plan.WATCHED.values())
+    assert not [task for task in left_out if task.watched or task.weight]
+    assert not plan.Task("initcheck", "model", left_out[0].case).is_one_of(plan.LEFT_OUT)
+
+
+@pytest.mark.parametrize("kernel", ["persist_kernel", "another_kernel"])
+def test_racecheck_tells_what_it_did_not_look_at(
+    sanitize: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    kernel: str,
+) -> None:
+    build = play(tmp_path, monkeypatch, CLEAN.replace("ERROR SUMMARY: 0 errors", NO_HAZARD), PASSED)
+    tool = tmp_path / "bin" / "compute-sanitizer"
+    tool.write_text(tool.read_text().replace("_Z3twov", f"_Z3twov\\n1 _Z14{kernel}v"))
+    code = sanitize.main([str(build), "--folders", "api,model", "--tools", "racecheck"])
+    out = capsys.readouterr().out
+    calls = (tmp_path / "calls").read_text().splitlines()
+    watched = [call for call in calls if ONE_KERNEL in call]
+    assert len(calls) == 2
+    assert all(call.startswith("fewest ") and "--racecheck-num-workers" in call for call in calls)
+    assert [call for call in calls if "--kernel-name kns=persist_kernel" in call] == watched
+    assert not [call for call in calls if SAME_BITS in call]
+    assert out.startswith("compute-sanitizer 2025.3.1.0\n")
+    assert f"left out: racecheck model «{SAME_BITS}»" in out
+    assert f"watched no kernel but persist_kernel: racecheck model «{ONE_KERNEL}»" in out
+    # A filter that fits nothing would find nothing in anything.
+    assert code == (kernel != "persist_kernel")
+    assert ("expected persist_kernel to run, got no kernel" in out) == (code == 1)
+    # The codec's case saw _Z3onev, the one-kernel step's only what it was watched for.
+    assert "racecheck: 2 of 3 kernels ran" in out
