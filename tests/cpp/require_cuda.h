@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "check.h"
 #include "core/check.h"
@@ -14,6 +15,17 @@ inline std::unique_ptr<Device> require_cuda() {
     return make_cuda_device(0);
   } catch (const Error& error) {
     SKIP(error.what());
+  }
+}
+
+// All GPUs, or as above.
+inline std::vector<std::unique_ptr<Device>> require_all_cuda() {
+  std::vector<std::unique_ptr<Device>> devices;
+  devices.push_back(require_cuda());
+  try {
+    while (true) devices.push_back(make_cuda_device(static_cast<int>(devices.size())));
+  } catch (const Error&) {
+    return devices;
   }
 }
 

@@ -124,6 +124,27 @@ TEST("devices: cuda gives the CPU's greedy columns in fp32, in every shape, prom
   }
 }
 
+TEST("devices: every cuda GPU of a process gives the same columns, bf16") {
+  const RandomLmShape shape = {
+      .hidden = 256, .layers = 2, .heads = 6, .kv_heads = 2, .head_dim = 128, .ffn = 512};
+  const TemporaryDirectory directory;
+  const auto requests = random_requests(shape, 14, few_only() ? 4 : 16, false);
+  std::vector<Columns> first;
+  auto devices = require_all_cuda();
+  write_random_lm(directory.path(), shape, DType::kBF16, 14);
+  std::vector<std::unique_ptr<Stack>> stacks;  // side by side, as in a process that serves with all
+  for (auto& device : devices) {
+    stacks.push_back(std::make_unique<Stack>(std::move(device), small_engine(directory.path())));
+  }
+  for (const auto& stack : stacks) {
+    const std::vector<Columns> columns = stack->run(requests);
+    for (const Columns& one : columns) EXPECT_EQ(one.error, "");
+    if (first.empty()) first = columns;
+    expect_equal(columns, first);
+  }
+  std::cout << "  " << stacks.size() << " GPUs\n";
+}
+
 TEST("devices: cuda gives a request the same columns alone and among others, sampled, fp32") {
   require_cuda();
   for (const RandomLmShape& shape : all_or_few(shapes(), {shapes()[1]})) {
