@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <random>
@@ -54,6 +55,8 @@ class CollectingSink : public ColumnSink {
   std::int32_t pause_at = -1;
   // Called after each column with the number of columns. Set before submit.
   std::function<void(std::int32_t)> on_count;
+  // The request starts, and the step thread goes on, when this is there. Set before submit.
+  std::shared_future<void> start;
 
   void set_paused(bool paused) { paused_ = paused; }
   std::int32_t count() const { return count_; }
@@ -73,6 +76,18 @@ class CollectingSink : public ColumnSink {
   int finishes_ = 0;
   std::atomic<bool> paused_{false};
   std::atomic<std::int32_t> count_{0};
+};
+
+// A request of a random schedule.
+struct Client {
+  Request request;
+  std::shared_ptr<CollectingSink> sink = std::make_shared<CollectingSink>();
+  std::uint64_t id = 0;
+  std::int32_t cancel_at = -1;  // columns; -1 never
+
+  // Before submit: starts with `gate`, which opens when the id is known, and is cancelled by the
+  // step thread itself, so that neither depends on how soon other threads run.
+  void start_behind(const std::shared_future<void>& gate, Executor& executor);
 };
 
 // How the engine works: as on the CPU, as on CUDA (asynchronous, decode rows in steps of their

@@ -10,13 +10,6 @@ using namespace higgs_rt::testing;
 
 namespace {
 
-struct Client {
-  Request request;
-  std::shared_ptr<CollectingSink> sink = std::make_shared<CollectingSink>();
-  std::uint64_t id = 0;
-  std::int32_t cancel_at = -1;  // columns; -1 never
-};
-
 void pause_briefly(Random& random) {
   const std::int32_t kind = draw(random, 0, 3);
   if (kind == 1) std::this_thread::yield();
@@ -66,11 +59,15 @@ class Schedule {
   }
 
   RuntimeStats run() {
+    std::promise<void> all_wait;
+    const std::shared_future<void> gate = all_wait.get_future().share();
     for (Client& client : clients_) {
+      if (together_) client.start_behind(gate, rig_->executor);
       client.id = rig_->executor.submit(client.request, client.sink);
       if (spread_) pause_briefly(random_);
       serve();
     }
+    all_wait.set_value();
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
     while (!serve() && std::chrono::steady_clock::now() < deadline) pause_briefly(random_);
     for (const Client& client : clients_) {
@@ -105,6 +102,7 @@ class Schedule {
 
   Random random_;
   bool spread_ = draw(random_, 0, 2) == 0;  // arrivals over time
+  bool together_ = !spread_ && draw(random_, 0, 1) == 0;
   std::vector<Client> clients_;
   std::unique_ptr<Rig> rig_;
 };

@@ -134,6 +134,7 @@ Answer reference_answer(const Request& request, const EngineSpec& spec) {
 }
 
 void CollectingSink::on_started() {
+  if (start.valid()) start.wait();
   const std::scoped_lock lock(mutex_);
   if (started_ || finishes_ > 0) misuse_ += "on_started out of order; ";
   started_ = true;
@@ -177,6 +178,14 @@ Answer CollectingSink::answer() const {
 std::string CollectingSink::misuse() const {
   const std::scoped_lock lock(mutex_);
   return misuse_;
+}
+
+void Client::start_behind(const std::shared_future<void>& gate, Executor& executor) {
+  sink->start = gate;
+  if (cancel_at < 0) return;
+  sink->on_count = [this, &executor](std::int32_t count) {
+    if (count >= cancel_at) executor.cancel(id);
+  };
 }
 
 EngineSpec roomy_spec() { return small_spec({.block_tokens = 4, .num_blocks = 256}); }
