@@ -24,7 +24,8 @@ inline std::vector<std::unique_ptr<Device>> require_all_cuda() {
   devices.push_back(require_cuda());
   try {
     while (true) devices.push_back(make_cuda_device(static_cast<int>(devices.size())));
-  } catch (const Error&) {
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kNotFound) throw;  // a GPU that is there and does not work
     return devices;
   }
 }

@@ -145,6 +145,7 @@ def test_timeout_and_cancel(runtime: native.Runtime) -> None:
     assert 0 <= stream.timing.started <= stream.timing.first_chunk <= stream.timing.finished
     with pytest.raises(ValueError, match="nan"):
         stream.next(timeout=float("nan"))
+    # The last one has others before it, however late this thread asks.
     waiting = [runtime.submit(request(1900)) for _ in range(8)]
     with pytest.raises(TimeoutError, match="timeout"):
         waiting[-1].next(timeout=0)
