@@ -184,9 +184,9 @@ __global__ void __launch_bounds__(kThreads + kHelpers, 1)
   __syncthreads();
   if (threadIdx.x >= kThreads) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-    asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");  // cluster_start() in two
+    // At once: racecheck lets all threads of the cluster meet again behind this wait (docs/gpu.md).
+    stream::cluster_start();
     help(block, ring, static_cast<int>(threadIdx.x - kThreads) / 32);
-    asm volatile("barrier.cluster.wait;" ::: "memory");
     return;
   }
   asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
