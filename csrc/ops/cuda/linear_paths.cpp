@@ -64,8 +64,7 @@ cudaError_t LinearPaths::wide(const TensorView& x, const TensorView& weight,
   const StreamWeight factor{static_cast<const __nv_bfloat16*>(weight.data),
                             static_cast<int>(weight.dim(0)), static_cast<int>(weight.dim(1))};
   const PlainRows rows{static_cast<const __nv_bfloat16*>(x.data), static_cast<int>(x.dim(0))};
-  return launch_wide(wide_form(rows.rows, factor.outputs, factor.inputs), factor, rows, factors,
-                     output, device_.stream());
+  return launch_wide(factor, rows, factors, output, device_.stream());
 }
 
 TensorView LinearPaths::joined(std::int64_t rows, std::int64_t width) {

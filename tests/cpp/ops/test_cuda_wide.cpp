@@ -12,11 +12,13 @@ constexpr std::int64_t kMostRows = 128;
 std::vector<std::int64_t> row_counts() {
   return all_or_few<std::int64_t>({17, 24, 31, 32, 33, 64, 65, 100, 127, 128}, {17, 40, 65});
 }
-// Few inputs, inputs and outputs that end within a tile, one tile, the released model's.
+// Few inputs, inputs and outputs that end within a tile, inputs of 1 to 4 parts, one tile, the
+// released model's.
 std::vector<Shape> shapes() {
   return all_or_few<Shape>({{8, 8},
                             {72, 64},
                             {264, 520},
+                            {264, 832},
                             {136, 1032},
                             {1000, 264},
                             {256, 2048},

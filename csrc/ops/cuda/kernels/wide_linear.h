@@ -3,8 +3,9 @@
 // cost little. With what stands behind such a product in the decoder. Launchers: device
 // pointers (multiples of 16), sizes, a stream; each launch may be captured in a CUDA graph.
 //
-// A row has the same bits for every number of rows and every form of the same number of parts:
-// each part is one chain of sums over its inputs in steps of 16, and parts are added in order.
+// A row has the same bits for every number of rows: the inputs are split into as many parts as the
+// weight alone says, each part is one chain of sums over its inputs in steps of 16, and parts are
+// added in order.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -15,12 +16,6 @@
 namespace higgs_rt {
 
 constexpr int kWideMaxRows = 128;
-
-// How the work of a product is laid out.
-struct WideForm {
-  int parts;                      // blocks of a cluster that split the inputs, 1 to 8
-  int weight_stages, row_stages;  // of the queues in shared memory
-};
 
 // What becomes of the sums.
 enum class WideEnd { kStoreBf16, kStoreF32, kAdd, kSwiglu, kQkv };
@@ -38,7 +33,7 @@ struct WideOutput {
   QkvOutput qkv;  // kQkv
   WideNext next;  // kAdd: all null or all set
 };
-// Sums of a row are multiplied by 1 / sqrt(squares of the row / size + eps).
+// Sums of a row are multiplied by 1 / sqrt(squares of the row / size + eps); not for kAdd.
 struct WideFactors {
   const float* squares;  // [tiles, kWideMaxRows]; null: by 1
   int tiles, size;
@@ -50,10 +45,8 @@ inline int wide_tiles(int outputs) { return (outputs + 127) / 128; }
 bool wide_runs();
 // Whether these sizes can be a product; `dim` of QkvOutput, else 0.
 bool wide_takes(int rows, int outputs, int inputs, int dim);
-// The form that was the fastest on an H200 (docs/performance.md).
-WideForm wide_form(int rows, int outputs, int inputs);
 
-cudaError_t launch_wide(const WideForm& form, const StreamWeight& weight, const PlainRows& x,
-                        const WideFactors& factors, const WideOutput& output, cudaStream_t stream);
+cudaError_t launch_wide(const StreamWeight& weight, const PlainRows& x, const WideFactors& factors,
+                        const WideOutput& output, cudaStream_t stream);
 
 }  // namespace higgs_rt

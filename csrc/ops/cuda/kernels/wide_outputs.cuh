@@ -11,17 +11,20 @@ namespace higgs_rt::wide {
 using bf16 = __nv_bfloat16;
 using Four = Pack<float, 4>;
 
-// The weight's rows at which the halves of a tile begin.
+// The weight's rows at which the halves of a tile begin; kQkv: and the head that both are of.
 struct Halves {
-  int low, high;
+  int low, high, head;
 };
-__device__ inline Halves halves_of(const WideOutput& to, int outputs, int tile) {
-  constexpr int half = kOutputs / 2;
-  const int begin = tile * half;
-  if (to.end == WideEnd::kSwiglu) return {begin, outputs / 2 + begin};
-  if (to.end != WideEnd::kQkv) return {tile * kOutputs, tile * kOutputs + half};
-  const int pairs = to.qkv.dim / 2, head = begin / pairs, first = head * pairs + begin;
-  return {first, first + pairs};  // head * dim + begin % pairs
+template <WideEnd kEnd>
+__device__ inline Halves halves_of(const Work& work, int tile) {
+  constexpr int kHalf = kOutputs / 2;
+  int low = tile * (kEnd == WideEnd::kSwiglu ? kHalf : kOutputs), head = tile;
+  if (kEnd == WideEnd::kQkv && work.head_tiles > 1) {
+    head = tile / work.head_tiles;
+    low = head * work.head_tiles * kOutputs + tile % work.head_tiles * kHalf;
+  }
+  const bool is_far = kEnd == WideEnd::kSwiglu || kEnd == WideEnd::kQkv;
+  return {low, low + (is_far ? work.upper : kHalf), head};
 }
 
 __device__ inline void store_bf16(bf16* place, const Four& values) {
@@ -31,12 +34,25 @@ __device__ inline void store_bf16(bf16* place, const Four& values) {
   store_pack(place, narrow);
 }
 
-// What the end of a product reads besides the sums, asked for before they are joined. kAdd: what
-// the sums of both halves are added to, and weights of the norm behind. kQkv: cos and sin of four
-// pairs.
+// Of a row, for kQkv.
+struct RowPlace {
+  std::int32_t position, slot;
+};
+template <WideEnd kEnd>
+__device__ inline RowPlace place_of_row(const WideOutput& to, int row) {
+  if (kEnd != WideEnd::kQkv) return {};
+  return {to.qkv.position[row], to.qkv.slot[row]};
+}
+
+// What the end of a product reads besides the sums, asked for before they are joined, and where it
+// writes. kAdd: what the sums of both halves are added to, weights of the norm behind, and which
+// number of `out` the first is. kQkv: cos and sin of four pairs, and the query, key or value of the
+// head, null for none.
 struct Ahead {
   Four first, second;
   Pack<bf16, 4> low_norm, high_norm;
+  unsigned place;
+  bf16* vector;
 };
 
 // What the sums of a row are multiplied by.
@@ -47,47 +63,59 @@ __device__ inline float factor_of(const WideFactors& from, int row) {
   return 1.0f / sqrtf(sum / static_cast<float>(from.size) + from.eps);
 }
 
-__device__ inline Four load_inside(const float* row, int o, int outputs) {
-  return o < outputs ? load_pack<4>(row + o) : Four{};
+__device__ inline bf16* vector_of(const QkvOutput& to, int head, int row, std::int32_t slot) {
+  if (head < to.heads) return to.q + (row * to.heads + head) * to.dim;
+  if (slot < 0) return nullptr;
+  const bool is_value = head >= to.heads + to.kv_heads;
+  const int kv_head = head - to.heads - (is_value ? to.kv_heads : 0);
+  return (is_value ? to.v_cache : to.k_cache) + std::int64_t{slot} * (to.kv_heads * to.dim) +
+         kv_head * to.dim;
 }
 // Of outputs j to j + 3 of both halves of a row's tile.
+template <WideEnd kEnd>
 __device__ inline Ahead read_ahead(const WideOutput& to, int outputs, const Halves& halves, int j,
-                                   int row) {
-  if (to.end == WideEnd::kAdd) {
-    const float* out = static_cast<const float*>(to.out) + std::int64_t{row} * outputs;
-    Ahead ahead{};
-    ahead.first = load_inside(out, halves.low + j, outputs);
-    ahead.second = load_inside(out, halves.high + j, outputs);
-    if (to.next.norm == nullptr) return ahead;
-    if (halves.low + j < outputs) ahead.low_norm = load_pack<4>(to.next.norm + halves.low + j);
-    if (halves.high + j < outputs) ahead.high_norm = load_pack<4>(to.next.norm + halves.high + j);
-    return ahead;
+                                   int row, const RowPlace& at) {
+  Ahead ahead;
+  if (kEnd == WideEnd::kAdd) {
+    const int low = halves.low + j, high = halves.high + j;
+    ahead.place = static_cast<unsigned>(row * outputs + low);
+    const float* out = static_cast<const float*>(to.out);
+    // (Where there is nothing, something else is read and not used.)
+    ahead.first = load_pack<4>(out + (low < outputs ? ahead.place : 0));
+    ahead.second = load_pack<4>(out + (high < outputs ? ahead.place + (high - low) : 0));
+    if (to.next.norm != nullptr) {
+      ahead.low_norm = load_pack<4>(to.next.norm + (low < outputs ? low : 0));
+      ahead.high_norm = load_pack<4>(to.next.norm + (high < outputs ? high : 0));
+    }
   }
-  if (to.end != WideEnd::kQkv) return {};
-  const int half = to.qkv.dim / 2, head = halves.low / to.qkv.dim;
-  const int position = to.qkv.position[row];
-  if (head >= to.qkv.heads + to.qkv.kv_heads || position < 0) {
-    return {{1.0f, 0.0f, 1.0f, 0.0f}, {1.0f, 0.0f, 1.0f, 0.0f}, {}, {}};
+  if (kEnd == WideEnd::kQkv) {
+    const QkvOutput& qkv = to.qkv;
+    const int half = qkv.dim / 2, i = halves.low + j - halves.head * qkv.dim;
+    ahead.vector = vector_of(qkv, halves.head, row, at.slot);
+    if (halves.low >= outputs) ahead.vector = nullptr;
+    if (ahead.vector != nullptr) ahead.vector += i;
+    ahead.first = ahead.second = {1.0f, 0.0f, 1.0f, 0.0f};
+    if (halves.head < qkv.heads + qkv.kv_heads && at.position >= 0) {
+      const float* turns = qkv.rope + (std::int64_t{at.position} * half + i) * 2;
+      ahead.first = load_pack<4>(turns), ahead.second = load_pack<4>(turns + 4);
+    }
   }
-  const int i = halves.low + j - head * to.qkv.dim;
-  const float* turns = to.qkv.rope + (std::int64_t{position} * half + i) * 2;
-  return {load_pack<4>(turns), load_pack<4>(turns + 4), {}, {}};
+  return ahead;
 }
 
 // Outputs o to o + 3 of a row as they are.
+template <WideEnd kEnd>
 __device__ inline void write_plain(const WideOutput& to, int outputs, int row, int o,
                                    const Four& values) {
   if (o >= outputs) return;
   const std::int64_t place = std::int64_t{row} * outputs + o;
-  if (to.end == WideEnd::kStoreBf16) return store_bf16(static_cast<bf16*>(to.out) + place, values);
+  if (kEnd == WideEnd::kStoreBf16) return store_bf16(static_cast<bf16*>(to.out) + place, values);
   store_pack(static_cast<float*>(to.out) + place, values);
 }
 
-// Outputs o to o + 3 of a row, added to what was there; gives the sum of their squares.
-__device__ inline float write_sum(const WideOutput& to, int outputs, int row, int o, Four values,
+// Four outputs of a row from a place on, added to what was there; gives the sum of their squares.
+__device__ inline float write_sum(const WideOutput& to, unsigned place, Four values,
                                   const Four& before, const Pack<bf16, 4>& norm) {
-  if (o >= outputs) return 0.0f;
-  const std::int64_t place = std::int64_t{row} * outputs + o;
 #pragma unroll
   for (int j = 0; j < 4; ++j) values.item[j] += before.item[j];
   store_pack(static_cast<float*>(to.out) + place, values);
@@ -102,58 +130,54 @@ __device__ inline float write_sum(const WideOutput& to, int outputs, int row, in
   return squares;
 }
 
-__device__ inline void write_swiglu(const WideOutput& to, int width, int row, int f,
-                                    const Four& gate, const Four& up) {
-  if (f >= width) return;
+__device__ inline void write_swiglu(bf16* to, const Four& gate, const Four& up) {
   Four result;
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
     // Both approximations are far closer than the rounding that follows.
     result.item[j] = __fdividef(gate.item[j], 1.0f + __expf(-gate.item[j])) * up.item[j];
   }
-  store_bf16(static_cast<bf16*>(to.out) + std::int64_t{row} * width + f, result);
+  store_bf16(to, result);
 }
 
-// Numbers i to i + 3 and dim / 2 further of a head, from weight row `first` on.
-__device__ inline void write_qkv(const QkvOutput& to, int row, int first, const Four& low,
-                                 const Four& high, const Ahead& turns) {
-  const int half = to.dim / 2, head = first / to.dim, i = first - head * to.dim;
+// Four numbers of a head and those dim / 2 further.
+__device__ inline void write_qkv(int half, const Four& low, const Four& high, const Ahead& ahead) {
+  if (ahead.vector == nullptr) return;
   Four a, b;
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
-    const Four& turn = j < 2 ? turns.first : turns.second;
+    const Four& turn = j < 2 ? ahead.first : ahead.second;
     const float c = turn.item[j % 2 * 2], s = turn.item[j % 2 * 2 + 1];
     a.item[j] = low.item[j] * c - high.item[j] * s;
     b.item[j] = high.item[j] * c + low.item[j] * s;
   }
-  bf16* place = to.q + (std::int64_t{row} * to.heads + head) * to.dim;
-  if (head >= to.heads) {
-    const bool is_value = head >= to.heads + to.kv_heads;
-    const std::int64_t slot = to.slot[row];
-    if (slot < 0) return;
-    const int kv_head = head - to.heads - (is_value ? to.kv_heads : 0);
-    place = (is_value ? to.v_cache : to.k_cache) + (slot * to.kv_heads + kv_head) * to.dim;
-  }
-  store_bf16(place + i, a);
-  store_bf16(place + i + half, b);
+  store_bf16(ahead.vector, a);
+  store_bf16(ahead.vector + half, b);
 }
 
 // Outputs j to j + 3 of both halves of a row's tile; gives the sum of squares for kAdd.
+template <WideEnd kEnd>
 __device__ inline float write_four(const WideOutput& to, int outputs, const Halves& halves, int j,
                                    int row, const Four& low, const Four& high, const Ahead& ahead) {
-  if (to.end == WideEnd::kAdd) {
-    const float squares =
-        write_sum(to, outputs, row, halves.low + j, low, ahead.first, ahead.low_norm);
-    return squares +
-           write_sum(to, outputs, row, halves.high + j, high, ahead.second, ahead.high_norm);
+  if (kEnd == WideEnd::kAdd) {
+    float squares = 0.0f;
+    if (halves.low + j < outputs) {
+      squares = write_sum(to, ahead.place, low, ahead.first, ahead.low_norm);
+    }
+    if (halves.high + j < outputs) {
+      const unsigned place = ahead.place + static_cast<unsigned>(halves.high - halves.low);
+      squares += write_sum(to, place, high, ahead.second, ahead.high_norm);
+    }
+    return squares;
   }
-  if (to.end == WideEnd::kSwiglu) {
-    write_swiglu(to, outputs / 2, row, halves.low + j, low, high);
-  } else if (to.end == WideEnd::kQkv) {
-    if (halves.low < outputs) write_qkv(to.qkv, row, halves.low + j, low, high, ahead);
+  if (kEnd == WideEnd::kSwiglu) {
+    const int width = outputs / 2, f = halves.low + j;
+    if (f < width) write_swiglu(static_cast<bf16*>(to.out) + (row * width + f), low, high);
+  } else if (kEnd == WideEnd::kQkv) {
+    write_qkv(to.qkv.dim / 2, low, high, ahead);
   } else {
-    write_plain(to, outputs, row, halves.low + j, low);
-    write_plain(to, outputs, row, halves.high + j, high);
+    write_plain<kEnd>(to, outputs, row, halves.low + j, low);
+    write_plain<kEnd>(to, outputs, row, halves.high + j, high);
   }
   return 0.0f;
 }

@@ -25,20 +25,74 @@ __device__ inline void cluster_meet() {
   asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
   asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
 }
+// The same in two halves: every thread of the cluster arrives once and waits once. What was written
+// before is not published (a fence of the cluster is one of the whole GPU: it waits for every copy
+// that is under way); that a barrier was made is, by publish_barriers().
+__device__ inline void arrive_cluster() {
+  __syncwarp();
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+__device__ inline void wait_cluster() {
+  __syncwarp();
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
 // The same place in the shared memory of another block of the cluster.
 __device__ inline std::uint32_t in_block(std::uint32_t address, unsigned rank) {
   std::uint32_t there;
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
   return there;
 }
-// From the shared memory of another block, and of this one.
-__device__ inline Pack<float, 4> load_there(std::uint32_t address) {
-  Pack<float, 4> v;
-  asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
-               : "=f"(v.item[0]), "=f"(v.item[1]), "=f"(v.item[2]), "=f"(v.item[3])
-               : "r"(address)
+// An arrival at a barrier of another block that publishes nothing.
+__device__ inline void arrive_there(std::uint32_t barrier) {
+  asm volatile("mbarrier.arrive.relaxed.cluster.shared::cluster.b64 _, [%0];" ::"r"(barrier)
                : "memory");
-  return v;
+}
+// Writes to the shared memory of another block and counts the bytes at a barrier there.
+__device__ inline void send_there(std::uint32_t to, std::uint32_t barrier,
+                                  const Pack<float, 4>& value) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, "
+      "[%5];" ::"r"(to),
+      "f"(value.item[0]), "f"(value.item[1]), "f"(value.item[2]), "f"(value.item[3]), "r"(barrier)
+      : "memory");
+}
+// wait_barrier() for what other blocks of the cluster sent.
+__device__ inline void wait_barrier_of_cluster(std::uint32_t barrier, unsigned parity) {
+  unsigned done = 0;
+  while (done == 0) {
+    asm volatile(
+        "{ .reg .pred p; mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2; "
+        "selp.u32 %0, 1, 0, p; }"
+        : "=r"(done)
+        : "r"(barrier), "r"(parity)
+        : "memory");
+  }
+}
+
+// --- Some warps of a block ----------------------------------------------------------------------
+
+// Barriers of the hardware; 0 is __syncthreads().
+enum Meeting { kMultiplied = 1, kEnded = 2 };
+template <Meeting meeting, int kThreads>
+__device__ inline void meet_warps() {
+  __syncwarp();
+  asm volatile("bar.sync %0, %1;" ::"n"(static_cast<int>(meeting)), "n"(kThreads) : "memory");
+}
+template <Meeting meeting, int kThreads>
+__device__ inline void arrive_warps() {
+  __syncwarp();
+  asm volatile("bar.arrive %0, %1;" ::"n"(static_cast<int>(meeting)), "n"(kThreads) : "memory");
+}
+
+// --- Shared memory of this block ----------------------------------------------------------------
+
+__device__ inline void store_here(std::uint32_t address, float value) {
+  asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
+}
+__device__ inline void store_here(std::uint32_t address, const Pack<float, 4>& v) {
+  asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(v.item[0]),
+               "f"(v.item[1]), "f"(v.item[2]), "f"(v.item[3])
+               : "memory");
 }
 __device__ inline Pack<float, 4> load_here(std::uint32_t address) {
   Pack<float, 4> v;
@@ -58,12 +112,16 @@ __device__ inline std::uint64_t often_policy() {
   return policy;
 }
 __device__ inline void copy_box(std::uint32_t to, const CUtensorMap* map, int column, int row,
-                                Barrier* barrier, std::uint64_t policy) {
+                                std::uint32_t barrier, std::uint64_t policy) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
       "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
-      "l"(map), "r"(column), "r"(row), "r"(shared_address(barrier)), "l"(policy)
+      "l"(map), "r"(column), "r"(row), "r"(barrier), "l"(policy)
       : "memory");
+}
+__device__ inline void copy_box(std::uint32_t to, const CUtensorMap* map, int column, int row,
+                                Barrier* barrier, std::uint64_t policy) {
+  copy_box(to, map, column, row, shared_address(barrier), policy);
 }
 __device__ inline void prefetch_map(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
