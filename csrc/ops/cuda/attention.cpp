@@ -94,6 +94,8 @@ AttentionShape checked_shape(const TensorView& q, const TensorView& k_cache,
           dim,
           batch.layout.block_tokens,
           static_cast<std::int32_t>(batch.block_table.dim(1)),
+          static_cast<std::int32_t>(batch.block_table.dim(0)),
+          ~std::uint32_t{0} / static_cast<std::uint32_t>(batch.layout.block_tokens),
           1.0f / std::sqrt(static_cast<float>(dim))};
 }
 

@@ -202,13 +202,15 @@ TEST("cuda attention gives a decode row the same bits alone and in any batch") {
   for (const DType dtype : kActivationTypes) {
     std::vector<Rows> rows = ragged({700, 5, 129, 2600, 1024}, 1);
     for (int i = 0; i < (few_only() ? 70 : 200); ++i) rows.push_back({uniform(1, 200), 1});
-    const Problem problem(dtype, 24, 8, 128, 16, rows, 5);
-    const OnGpu on_gpu(gpu, problem);
-    const Tensor all = on_gpu.run(0, problem.rows(), RowKind::kDecode);
-    for (const std::int64_t count : all_or_few<std::int64_t>({1, 3, 16, 64}, {64})) {
-      for (std::int64_t begin = 0; begin + count <= 70; begin += count) {
-        EXPECT(
-            same_bits(on_gpu.run(begin, count, RowKind::kDecode), all.view().slice(begin, count)));
+    for (const std::int32_t block_tokens : all_or_few<std::int32_t>({16, 48, 24}, {48})) {
+      const Problem problem(dtype, 24, 8, 128, block_tokens, rows, 5);
+      const OnGpu on_gpu(gpu, problem);
+      const Tensor all = on_gpu.run(0, problem.rows(), RowKind::kDecode);
+      for (const std::int64_t count : all_or_few<std::int64_t>({1, 3, 16, 64}, {64})) {
+        for (std::int64_t begin = 0; begin + count <= 70; begin += count) {
+          EXPECT(same_bits(on_gpu.run(begin, count, RowKind::kDecode),
+                           all.view().slice(begin, count)));
+        }
       }
     }
   }

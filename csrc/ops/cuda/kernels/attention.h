@@ -18,8 +18,9 @@ namespace higgs_rt {
 
 struct AttentionShape {
   std::int64_t rows, query_heads, kv_heads, dim;
-  std::int32_t block_tokens, max_blocks;
-  float scale;  // of the scores: 1 / sqrt(dim)
+  std::int32_t block_tokens, max_blocks, sequences;
+  std::uint32_t block_reciprocal;  // 2^32 / block_tokens, rounded down
+  float scale;                     // of the scores: 1 / sqrt(dim)
 };
 
 struct AttentionData {

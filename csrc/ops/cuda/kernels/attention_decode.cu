@@ -18,7 +18,8 @@ namespace {
 
 using namespace decode;  // attention_sums.cuh
 
-constexpr int kBlocksPerMultiprocessor = 3;  // that the shared memory has room for
+constexpr int kBlocksPerMultiprocessor = 3;  // that the shared memory has room for: 768 bytes are
+                                             // left, so none of it is static
 
 // Shared memory of the tiles; at the end of a row it takes the pieces of all splits.
 template <int D>
@@ -33,44 +34,44 @@ __host__ __device__ constexpr std::size_t tiles_bytes(int group) {
 // `early` only the last position of the context is of this step, and the first tiles are asked for
 // before start() but for that position.
 template <int D, class Start, class Done>
-__device__ void walk_splits(const Context& context, float scale, std::uint32_t tiles, bool early,
-                            const Joined<D>& joined, Start start, Done done) {
+__device__ void walk_splits(const Context& context, const HeadCache& cache, float scale,
+                            std::uint32_t tiles, bool early, const Joined<D>& joined, Start start,
+                            Done done) {
   constexpr std::uint32_t kTileBytes = kTile * D * 2;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, newest = context.length - 1;
+  const int warp = threadIdx.x / 32, newest = context.length - 1;
   const int mine = (context.splits - 1 - static_cast<int>(blockIdx.x)) / gridDim.x + 1;
   const int count = mine << context.tiles_log2;
-  const auto position_in = [&](int n) { return context.tile_position(n, warp); };
-  const auto slot_in = [&](int n) {
-    return n < count ? context.slot(position_in(n) + lane % kTile) : -1;
-  };
   const auto stage = [&](int n) { return tiles + (warp * kStages + n % kStages) * 2 * kTileBytes; };
   static_assert(kStages == 2);
-  std::int64_t slots[kStages];
+  int slots[kStages], later[kStages];
 #pragma unroll
   for (int n = 0; n < kStages; ++n) {
-    const bool later = early && n < count && position_in(n) + lane % kTile == newest;
-    slots[n] = later ? kLater : slot_in(n);
+    slots[n] = context.slot_in(n, context.entry[n]);
+    const int row = newest - context.tile_position(n);
+    later[n] = early && row >= 0 && row < kTile ? row : -1;
   }
   const std::uint64_t once = once_policy();
   std::uint32_t q[D / 16][2];
   if (!early) start(q);
 #pragma unroll
   for (int n = 0; n < kStages; ++n) {
-    if (n < count) copy_tile<D>(context, slots[n], stage(n), stage(n) + kTileBytes, once);
+    if (context.tile_position(n) < context.length) {
+      copy_tile<D>(cache, slots[n], later[n], stage(n), stage(n) + kTileBytes, once);
+    }
     copy_async_commit();
   }
   bool all = false;  // the newest position came last of all: every copy must be there
   if (early) {
     start(q);
-    for (int n = 0; n < kStages && n < count; ++n) {
-      const int row = newest - position_in(n);
-      if (row < 0 || row >= kTile) continue;
-      copy_position<D>(context, context.slot(newest), row, stage(n), stage(n) + kTileBytes);
+#pragma unroll
+    for (int n = 0; n < kStages; ++n) {
+      if (later[n] < 0) continue;
+      copy_position<D>(cache, slots[n], later[n], stage(n), stage(n) + kTileBytes);
       copy_async_commit();
       all = true;
     }
   }
-  std::int64_t slot = slot_in(2);
+  int entry = context.entry[2];
   Sums<D> sums;
   sums.clear();
   for (int n = 0; n < count; ++n) {
@@ -80,15 +81,18 @@ __device__ void walk_splits(const Context& context, float scale, std::uint32_t t
       copy_async_wait<kStages - 1>();
     }
     __syncwarp();
-    const int left = context.length - position_in(n);
+    const int left = context.length - context.tile_position(n);
     if (left > 0) {
       add_tile<D>(q, stage(n), stage(n) + kTileBytes, scale, left, sums);
       __syncwarp();
     }
-    if (n + kStages < count) copy_tile<D>(context, slot, stage(n), stage(n) + kTileBytes, once);
+    if (context.tile_position(n + kStages) < context.length) {
+      const int slot = context.slot_in(n + kStages, entry);
+      copy_tile<D>(cache, slot, -1, stage(n), stage(n) + kTileBytes, once);
+      entry = context.entry_in(n + kStages + 1);
+    }
     copy_async_commit();
-    slot = slot_in(n + kStages + 1);
-    if ((n + 1) % context.split_tiles() != 0) continue;
+    if (((n + 1) & (context.split_tiles() - 1)) != 0) continue;
     joined.put(sums);
     sums.clear();
     __syncthreads();
@@ -102,23 +106,21 @@ __device__ void walk_splits(const Context& context, float scale, std::uint32_t t
 // kernels ahead have finished.
 template <int D>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
-    attention_decode_kernel(AttentionShape shape, AttentionData data, AttentionMemory memory) {
-  extern __shared__ __align__(128) std::byte shared[];
+    attention_decode_kernel(AttentionShape shape, AttentionData data, AttentionMemory memory,
+                            int group) {
+  extern __shared__ __align__(1024) std::byte shared[];
   grid_launch_next();
-  const std::int64_t row = blockIdx.z;
-  const int group = static_cast<int>(shape.query_heads / shape.kv_heads);
-  const int elements = group * D, length = data.position[row] + 1;
-  const std::int64_t at = (row * shape.query_heads + blockIdx.y * group) * D;
+  const int elements = group * D;
+  const Context context(shape, data, static_cast<int>(blockIdx.z));
+  const std::int64_t item = std::int64_t{blockIdx.z} * gridDim.y + blockIdx.y, at = item * elements;
   auto* out = static_cast<__nv_bfloat16*>(data.out) + at;
-  if (length <= 0) {
+  if (context.length <= 0) {
     grid_wait();
     for (int e = threadIdx.x; e < elements; e += kThreads) out[e] = __float2bfloat16_rn(0.0f);
     return;
   }
-  const Context context = context_of(shape, data, row, length);
   if (static_cast<int>(blockIdx.x) >= context.splits) return;
   const Joined<D> joined(shared + tiles_bytes<D>(group), group);
-  const std::int64_t item = blockIdx.z * shape.kv_heads + blockIdx.y;
   Pieces pieces{memory.partial + item * kMaxSplits * elements,
                 memory.scale + item * kMaxSplits * group * 2};
   const int blocks = min(static_cast<int>(gridDim.x), context.splits);
@@ -140,10 +142,11 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   // end.
   const bool early = gridDim.x * gridDim.y * gridDim.z <=
                      kBlocksPerMultiprocessor * static_cast<unsigned>(memory.multiprocessors);
-  walk_splits<D>(context, shape.scale * 1.44269504f, shared_address(shared), early, joined, start,
-                 done);
+  walk_splits<D>(context, HeadCache(data, D), shape.scale * 1.44269504f, shared_address(shared),
+                 early, joined, start, done);
   if (blocks > 1) {
-    if (!is_last_block(memory.counters + item, blocks)) return;
+    auto* last = reinterpret_cast<bool*>(joined.total);
+    if (!is_last_block(memory.counters + item, blocks, last)) return;
     auto* sums = reinterpret_cast<float*>(shared);
     pieces = pieces.brought_to(sums, joined.sum, context.splits, group, D);
   }
@@ -194,7 +197,7 @@ cudaError_t launch_attention_decode(const AttentionShape& shape, const Attention
   const bool wide = shape.dim == 128;
   return launch(wide ? attention_decode_kernel<128> : attention_decode_kernel<64>, grid, kThreads,
                 wide ? shared_bytes<128>(group) : shared_bytes<64>(group), stream, shape, data,
-                memory);
+                memory, group);
 }
 
 }  // namespace higgs_rt

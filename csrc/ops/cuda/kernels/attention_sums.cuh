@@ -82,13 +82,15 @@ struct Joined {
       for (int r = 0; r < D / 16; ++r) to[16 * r] = sums.sum[r][i];
     }
   }
-  // Element `e` = head * D + number, over the warps.
+  // Element `e` = head * D + number, over the warps. Without branches, so that the elements of a
+  // thread are found beside each other.
   __device__ Folded over_warps(int e) const {
     Folded all = nothing();
+#pragma unroll
     for (int w = 0; w < kWarps; ++w) {
       const int at = w * kMaxGroup + e / D;
-      if (largest[at] == -INFINITY) continue;  // had no position
-      all = fold(all, {largest[at], total[at], sum[w * group * D + e]});
+      const Folded with = fold(all, {largest[at], total[at], sum[w * group * D + e]});
+      if (largest[at] != -INFINITY) all = with;  // otherwise it had no position
     }
     return all;
   }
@@ -125,9 +127,8 @@ struct Pieces {
 };
 
 // Whether this block is the last of `blocks` to come here; leaves the counter at zero then. What
-// the threads of the others wrote before is visible to this one's after.
-__device__ inline bool is_last_block(std::uint32_t* counter, std::uint32_t blocks) {
-  __shared__ bool last;
+// the threads of the others wrote before is visible to this one's after. `last`: shared memory.
+__device__ inline bool is_last_block(std::uint32_t* counter, std::uint32_t blocks, bool* last) {
   __syncthreads();
   if (threadIdx.x == 0) {
     std::uint32_t before;
@@ -135,11 +136,11 @@ __device__ inline bool is_last_block(std::uint32_t* counter, std::uint32_t block
                  : "=r"(before)
                  : "l"(counter)
                  : "memory");
-    last = before == blocks - 1;
-    if (last) *counter = 0;
+    *last = before == blocks - 1;
+    if (*last) *counter = 0;
   }
   __syncthreads();
-  return last;
+  return *last;
 }
 
 }  // namespace higgs_rt::decode

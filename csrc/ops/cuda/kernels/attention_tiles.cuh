@@ -10,92 +10,166 @@ namespace higgs_rt::decode {
 inline constexpr int kTile = 16;  // positions of a warp's tile
 inline constexpr int kStages = 2;
 
-// The part of a context that one block works on.
-struct Context {
-  const std::int32_t* blocks;
-  const __nv_bfloat16 *k, *v;  // of the head, slot 0
-  int length;
-  int tiles_log2;  // of the tiles of one warp in a split
-  int splits;
-  std::int32_t block_tokens;
-  std::int64_t slot_stride;
+// Reads an input of the step. The read stays where it is written, so that several go out together.
+__device__ inline int read_now(const std::int32_t* from) {
+  int value;
+  asm volatile("ld.volatile.global.b32 %0, [%1];" : "=r"(value) : "l"(from));
+  return value;
+}
 
-  __device__ int split_tiles() const { return 1 << tiles_log2; }
-  // First position of the n-th tile that this warp meets.
-  __device__ int tile_position(int n, int warp) const {
-    const int split = blockIdx.x + gridDim.x * (n >> tiles_log2);
-    const int tile = (split << tiles_log2) + (n & (split_tiles() - 1));
-    return (tile * kWarps + warp) * kTile;
+// Splits of the shortest size, 2^kLeastLog2 tiles of each warp, and what a longer context takes.
+inline constexpr int kLeastLog2 = 1;
+static_assert(kSplit == kTile * kWarps << kLeastLog2);
+__device__ inline int tiles_log2_of(int length) {
+  int log2 = kLeastLog2;
+  while ((kTile * kWarps * kMaxSplits << log2) < length) ++log2;
+  return log2;
+}
+__device__ inline int splits_of(int length, int tiles_log2) {
+  static_assert(kTile * kWarps == 1 << 6);
+  return ((length - 1) >> (6 + tiles_log2)) + 1;
+}
+
+// `reciprocal` is 2^32 / size, rounded down.
+struct Quotient {
+  int whole, rest;
+};
+__device__ inline Quotient divide(int number, int size, std::uint32_t reciprocal) {
+  Quotient q;
+  q.whole = static_cast<int>(__umulhi(static_cast<unsigned>(number), reciprocal));
+  q.rest = number - q.whole * size;
+  if (q.rest >= size) ++q.whole, q.rest -= size;
+  return q;
+}
+
+// The blocks of a sequence. A slot is found in two steps, so that the read of the table can go out
+// long before it is needed.
+struct BlockTable {
+  const std::int32_t* blocks;
+  std::int32_t last;  // of the entries
+  std::int32_t block_tokens;
+  std::uint32_t reciprocal;  // 2^32 / block_tokens, rounded down
+
+  __device__ BlockTable(const AttentionShape& shape, const std::int32_t* tables, int sequence)
+      : blocks(tables + std::int64_t{sequence} * shape.max_blocks),
+        last(shape.max_blocks - 1),
+        block_tokens(shape.block_tokens),
+        reciprocal(shape.block_reciprocal) {}
+
+  // The entry for a position, or any where the table has none.
+  __device__ int entry(int position) const {
+    return read_now(blocks + min(divide(position, block_tokens, reciprocal).whole, last));
   }
-  __device__ std::int64_t slot(int position) const {
-    if (position >= length) return -1;
-    return std::int64_t{blocks[position / block_tokens]} * block_tokens + position % block_tokens;
+  __device__ int slot(int position, int entry) const {
+    return entry * block_tokens + divide(position, block_tokens, reciprocal).rest;
   }
 };
 
-// Of the row `row` with `length` positions and the key/value head blockIdx.y.
-__device__ inline Context context_of(const AttentionShape& shape, const AttentionData& data,
-                                     std::int64_t row, int length) {
-  static_assert(kSplit == 2 * kTile * kWarps);
-  int tiles_log2 = 1;
-  while ((kTile * kWarps * kMaxSplits << tiles_log2) < length) ++tiles_log2;
-  const int split = kTile * kWarps << tiles_log2;
-  const std::int64_t head = blockIdx.y * shape.dim;
-  return {data.block_table + std::int64_t{data.sequence[row]} * shape.max_blocks,
-          static_cast<const __nv_bfloat16*>(data.k_cache) + head,
-          static_cast<const __nv_bfloat16*>(data.v_cache) + head,
-          length,
-          tiles_log2,
-          (length + split - 1) / split,
-          shape.block_tokens,
-          shape.kv_heads * shape.dim};
-}
+// The part of a context that one block works on.
+struct Context {
+  BlockTable table;
+  int length;      // 0 or less: none
+  int tiles_log2;  // of the tiles of one warp in a split
+  int splits;
+  int entry[3];  // of the table, for this lane's position of the first tiles
 
-inline constexpr std::int64_t kLater = -2;  // in place of a slot: copied by copy_position()
+  // Of the row `row`. What is read here are inputs of the step.
+  __device__ Context(const AttentionShape& shape, const AttentionData& data, int row)
+      : table(shape, data.block_table, min(row, shape.sequences - 1)), tiles_log2(kLeastLog2) {
+    // Row i of a recorded step is that of sequence i, and a context seldom has more than kMaxSplits
+    // of the shortest splits: then one wait is enough for all that is to be read.
+    find_entries();
+    length = read_now(data.position + row) + 1;
+    const int sequence = read_now(data.sequence + row);
+    if (length <= 0) return;
+    tiles_log2 = tiles_log2_of(length), splits = splits_of(length, tiles_log2);
+    if (sequence == min(row, shape.sequences - 1) && tiles_log2 == kLeastLog2) return;
+    table = BlockTable(shape, data.block_table, sequence);
+    find_entries();
+  }
 
-// Copies a tile of keys and values; lane l < 16 holds the slot of the tile's position l.
+  __device__ int split_tiles() const { return 1 << tiles_log2; }
+  // First position of the n-th tile that this warp meets.
+  __device__ int tile_position(int n) const {
+    const int split = blockIdx.x + gridDim.x * (n >> tiles_log2);
+    const int tile = (split << tiles_log2) + (n & (split_tiles() - 1));
+    return (tile * kWarps + static_cast<int>(threadIdx.x) / 32) * kTile;
+  }
+  // This lane's position of it; lanes 16 to 31 have those of 0 to 15.
+  __device__ int position_in(int n) const {
+    return tile_position(n) + static_cast<int>(threadIdx.x) % kTile;
+  }
+  __device__ int entry_in(int n) const { return table.entry(position_in(n)); }
+  __device__ int slot_in(int n, int entry) const {
+    return position_in(n) < length ? table.slot(position_in(n), entry) : -1;
+  }
+
+ private:
+  __device__ void find_entries() {
+#pragma unroll
+    for (int n = 0; n < 3; ++n) entry[n] = entry_in(n);
+  }
+};
+
+// Keys and values of the head blockIdx.y.
+struct HeadCache {
+  const __nv_bfloat16 *k, *v;  // of slot 0
+  int stride;                  // of a slot
+
+  __device__ HeadCache(const AttentionData& data, int dim)
+      : k(static_cast<const __nv_bfloat16*>(data.k_cache) + blockIdx.y * dim),
+        v(static_cast<const __nv_bfloat16*>(data.v_cache) + blockIdx.y * dim),
+        stride(static_cast<int>(gridDim.y) * dim) {}
+};
+
+// Copies a tile of keys and values but for its row `later`; lane l < 16 holds the slot of the
+// tile's position l.
 template <int D>
-__device__ inline void copy_tile(const Context& context, std::int64_t slot, std::uint32_t keys,
+__device__ inline void copy_tile(const HeadCache& cache, int slot, int later, std::uint32_t keys,
                                  std::uint32_t values, std::uint64_t once) {
   constexpr int kChunks = D / 8, kRowsAtOnce = 32 / kChunks;
   const int lane = threadIdx.x % 32, chunk = lane % kChunks;
 #pragma unroll
   for (int r = 0; r < kTile; r += kRowsAtOnce) {
     const int row = r + lane / kChunks;
-    const std::int64_t at = __shfl_sync(kAllLanes, slot, row);
-    if (at == kLater) continue;
-    const std::int64_t from = (at < 0 ? 0 : at) * context.slot_stride + chunk * 8;
+    const int at = __shfl_sync(kAllLanes, slot, row);
+    if (row == later) continue;
+    const std::int64_t from = std::int64_t{max(at, 0)} * cache.stride + chunk * 8;
     const std::uint32_t to = chunk_offset<2 * D>(row, chunk);
-    copy_async_once(keys + to, context.k + from, at >= 0, once);
-    copy_async_once(values + to, context.v + from, at >= 0, once);
+    copy_async_once(keys + to, cache.k + from, at >= 0, once);
+    copy_async_once(values + to, cache.v + from, at >= 0, once);
   }
 }
 
-// Copies the keys and values of row `row` of a tile.
+// Copies the keys and values of row `row` of a tile, whose slot lane `row` holds.
 template <int D>
-__device__ inline void copy_position(const Context& context, std::int64_t slot, int row,
-                                     std::uint32_t keys, std::uint32_t values) {
+__device__ inline void copy_position(const HeadCache& cache, int slot, int row, std::uint32_t keys,
+                                     std::uint32_t values) {
   constexpr int kChunks = D / 8;
   static_assert(2 * kChunks <= 32);
   const int lane = threadIdx.x % 32, chunk = lane % kChunks;
+  const int at = __shfl_sync(kAllLanes, slot, row);
   if (lane >= 2 * kChunks) return;
-  const __nv_bfloat16* from = lane < kChunks ? context.k : context.v;
+  const __nv_bfloat16* from = lane < kChunks ? cache.k : cache.v;
   copy_async((lane < kChunks ? keys : values) + chunk_offset<2 * D>(row, chunk),
-             from + slot * context.slot_stride + chunk * 8, true);
+             from + std::int64_t{at} * cache.stride + chunk * 8, true);
 }
+
+// Tiles begin at a multiple of 256 bytes, so that lanes find their chunks by an exclusive or.
 
 // Scores of the tile in log2 units: head g at positions 8 j + 2 t and + 1.
 template <int D>
 __device__ inline void score_tile(const std::uint32_t (&q)[D / 16][2], std::uint32_t keys,
                                   float scale, int left, float (&score)[2][2]) {
   const int lane = threadIdx.x % 32;
+  const std::uint32_t place = keys + chunk_offset<2 * D>(lane % 8, lane / 8);
   float c[2][4] = {};
 #pragma unroll
   for (int k = 0; k < D / 32; ++k) {
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
-      const Matrices b =
-          load_matrices(keys + chunk_offset<2 * D>(8 * j + lane % 8, 4 * k + lane / 8));
+      // Of row 8 j + lane % 8 the chunk 4 k + lane / 8.
+      const Matrices b = load_matrices((place ^ (k << 6)) + j * 8 * 2 * D);
       multiply_add(c[j], q[2 * k][0], 0, q[2 * k][1], 0, b.part[0], b.part[1]);
       multiply_add(c[j], q[2 * k + 1][0], 0, q[2 * k + 1][1], 0, b.part[2], b.part[3]);
     }
@@ -114,6 +188,7 @@ __device__ inline void score_tile(const std::uint32_t (&q)[D / 16][2], std::uint
 template <int D>
 __device__ inline void add_values(float (&score)[2][2], std::uint32_t values, Sums<D>& sums) {
   const int lane = threadIdx.x % 32, t = lane % 4;
+  const std::uint32_t place = values + chunk_offset<2 * D>(lane / 16 * 8 + lane % 8, lane / 8 % 2);
   float largest = fmaxf(fmaxf(score[0][0], score[0][1]), fmaxf(score[1][0], score[1][1]));
   largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 1));
   largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 2));
@@ -132,8 +207,7 @@ __device__ inline void add_values(float (&score)[2][2], std::uint32_t values, Su
   const std::uint32_t b1 = packed(score[1][0], score[1][1]);
 #pragma unroll
   for (int r = 0; r < D / 16; ++r) {
-    const Matrices a = load_matrices_transposed(
-        values + chunk_offset<2 * D>(lane / 16 * 8 + lane % 8, 2 * r + lane / 8 % 2));
+    const Matrices a = load_matrices_transposed(place ^ (r << 5));  // 2 r chunks further
     float (&c)[4] = sums.sum[r];
     c[0] *= keep0;
     c[1] *= keep1;
