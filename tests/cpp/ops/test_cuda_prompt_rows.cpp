@@ -23,9 +23,10 @@ void compare_prompt_rows(CudaBackend& gpu, const Shape& shape, DType out_dtype, 
     return gpu.get(out);
   };
   const Tensor all = product(0, most);
-  for (const std::int64_t rows : all_or_few<std::int64_t>(
-           {1, 2, 5, 8, 16, 17, 24, 33, 64, 100, 128, 144, 145, 200, 300, 524, 600, 1000},
-           {1, 33, 112, 144, 400, 560})) {
+  for (const std::int64_t rows :
+       all_or_few<std::int64_t>({1,   2,   5,   8,   16,  17,  24,  33,  64,  100, 128,
+                                 144, 145, 200, 225, 262, 288, 300, 524, 600, 1000},
+                                {1, 33, 112, 144, 262, 400, 560})) {
     for (const std::int64_t begin : all_or_few<std::int64_t>({3, most - rows}, {most - rows})) {
       const bool same = same_bits(product(begin, rows), all.view().slice(begin, rows));
       if (!same) std::cerr << "rows " << rows << " weight " << to_string(shape) << '\n';

@@ -14,8 +14,9 @@ bool prompt_linear_runs() {
 bool prompt_linear_takes(PromptEnd end, int rows, int outputs, int inputs, int dim) {
   if (outputs % 8 != 0 || inputs % 8 != 0 || dim % 128 != 0) return false;
   switch (end) {
-    case PromptEnd::kAdd:  // many inputs: where 112 rows fill their tiles
-      return rows <= 144 || (inputs <= 4096 ? rows <= 720 : rows > 432 && rows <= 560);
+    case PromptEnd::kAdd:  // many inputs: where 72 or 112 rows fill their tiles
+      return rows <= 144 || (rows > 224 && rows <= 288) ||
+             (inputs <= 4096 ? rows <= 720 : rows > 432 && rows <= 560);
     case PromptEnd::kSwiglu:
       return outputs % 16 == 0 && rows <= 2112;
     case PromptEnd::kQkv:
@@ -27,12 +28,15 @@ bool prompt_linear_takes(PromptEnd end, int rows, int outputs, int inputs, int d
 cudaError_t launch_prompt_add(const StreamWeight& weight, const PlainRows& x, float* out,
                               cudaStream_t stream) {
   using namespace prompt;
-  const AddEnd<1> end{out, weight.outputs};
-  if (x.rows <= 80) return launch_form<Form<40, 1, 1, 2>>(weight, x, end, stream);
-  if (x.rows <= 112) return launch_form<Form<56, 1, 1, 2>>(weight, x, end, stream);
-  if (x.rows <= 144) return launch_form<Form<72, 1, 1, 2>>(weight, x, end, stream);
+  const AddEnd<48> end{out, weight.outputs};
+  if (x.rows <= 80) return launch_form<Form<40, 1, 1, 2, 48>>(weight, x, end, stream);
+  if (x.rows <= 112) return launch_form<Form<56, 1, 1, 2, 48>>(weight, x, end, stream);
+  if (x.rows <= 144) return launch_form<Form<72, 1, 1, 2, 48>>(weight, x, end, stream);
+  if (x.rows > 224 && x.rows <= 288) {
+    return launch_form<Form<72, 2, 2, 2>>(weight, x, AddEnd<128>{out, weight.outputs}, stream);
+  }
   return launch_cheapest<Form<80, 2, 2, 1>, Form<112, 2, 2, 1>, Form<144, 2, 2, 1>>(
-      weight, x, AddEnd<2>{out, weight.outputs}, stream);
+      weight, x, AddPiecesEnd<2>{out, weight.outputs}, stream);
 }
 
 }  // namespace higgs_rt

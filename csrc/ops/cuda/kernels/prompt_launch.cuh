@@ -13,7 +13,7 @@ namespace higgs_rt::prompt {
 template <class F, class End>
 cudaError_t allow_shared_memory() {
   return cudaFuncSetAttribute(product_kernel<F, End>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                              Sizes<F, typename End::Pieces>::kBytes);
+                              Sizes<F, End>::kBytes);
 }
 
 // Clusters of F that run at a time on the current GPU; 0: none.
@@ -27,7 +27,7 @@ int active_clusters() {
   cudaLaunchConfig_t config{};
   config.gridDim = F::kBlocks;
   config.blockDim = F::kThreads;
-  config.dynamicSmemBytes = Sizes<F, typename End::Pieces>::kBytes;
+  config.dynamicSmemBytes = Sizes<F, End>::kBytes;
   config.attrs = &attribute;
   config.numAttrs = 1;
   int clusters = 0;
@@ -51,7 +51,7 @@ int cost_of(const End& end, int rows) {
 template <class F, class End>
 cudaError_t launch_form(const StreamWeight& weight, const PlainRows& x, const End& end,
                         cudaStream_t stream) {
-  constexpr int kBytes = Sizes<F, typename End::Pieces>::kBytes, kTileRows = F::kRows * F::kAlong;
+  constexpr int kBytes = Sizes<F, End>::kBytes, kTileRows = F::kRows * F::kAlong;
   CUtensorMap weights, rows;
   cudaError_t result =
       describe_matrix(weight.data, weight.outputs, weight.inputs, F::kWeightBox, weights);

@@ -17,10 +17,10 @@ using Four = Pack<float, 4>;
 
 constexpr int kTileOutputs = 128, kHalf = 64;  // of two groups of four warps
 
-// The rows of the weight at which the halves of a tile begin.
-struct Halves {
-  int low, high;
-};
+template <int kReaders>
+__device__ inline void meet_readers() {
+  asm volatile("bar.sync 1, %0;" ::"n"(kReaders) : "memory");
+}
 
 __device__ inline void store_matrices_transposed(std::uint32_t address, std::uint32_t a,
                                                  std::uint32_t b, std::uint32_t c,
@@ -95,15 +95,23 @@ struct ExactPieces {
   }
 };
 
+struct NoPieces {
+  static constexpr int kRows = 0, kBytes = 0;
+};
+
 // out [rows, width] = silu(gate) * up, the weight [2 width, inputs] gate first.
 struct GatedEnd {
   using Pieces = NarrowPieces;
+  static constexpr int kAheadRegisters = 0;
   struct Ahead {};
   bf16* out;
   int width;
 
   __host__ __device__ int tiles() const { return (width + kHalf - 1) / kHalf; }
-  __device__ Halves halves(int tile) const { return {tile * kHalf, width + tile * kHalf}; }
+  // The row of the weight at `offset` of a tile.
+  __device__ int weight_row(int tile, int offset) const {
+    return offset / kHalf * width + tile * kHalf + offset % kHalf;
+  }
   __device__ Ahead ahead(int, int, int) const { return {}; }
   __device__ void write(std::uint32_t from, int tile, int first, int rows, const Ahead&) const {
     const int row = static_cast<int>(threadIdx.x) / 8, i = static_cast<int>(threadIdx.x) % 8 * 8;
@@ -122,6 +130,7 @@ struct GatedEnd {
 // Rotated queries, rotated keys and values, where they belong; the head size is a multiple of 128.
 struct QkvEnd {
   using Pieces = NarrowPieces;
+  static constexpr int kAheadRegisters = 17;
   struct Ahead {
     Four turns[4];  // cosine and sine of eight pairs
     int slot;
@@ -133,9 +142,8 @@ struct QkvEnd {
   }
   __device__ int head_of(int tile) const { return tile * kHalf / (to.dim / 2); }
   __device__ int pair_of(int tile) const { return tile * kHalf % (to.dim / 2); }
-  __device__ Halves halves(int tile) const {
-    const int low = head_of(tile) * to.dim + pair_of(tile);
-    return {low, low + to.dim / 2};
+  __device__ int weight_row(int tile, int offset) const {
+    return head_of(tile) * to.dim + offset / kHalf * (to.dim / 2) + pair_of(tile) + offset % kHalf;
   }
   __device__ Ahead ahead(int tile, int first, int rows) const {
     Ahead a;
@@ -178,10 +186,23 @@ struct QkvEnd {
   }
 };
 
-// out [rows, outputs] += the product.
-template <int kGroups>
+// out [rows, outputs] += the product, from the sums as they lie in registers: no shared memory.
+// Tiles of kTile outputs.
+template <int kTile>
 struct AddEnd {
+  using Pieces = NoPieces;
+  float* out;
+  int outputs;
+
+  __host__ __device__ int tiles() const { return (outputs + kTile - 1) / kTile; }
+  __device__ int weight_row(int tile, int offset) const { return tile * kTile + offset; }
+};
+
+// The same through shared memory, for tiles whose sums leave few registers.
+template <int kGroups>
+struct AddPiecesEnd {
   using Pieces = ExactPieces<kGroups>;
+  static constexpr int kAheadRegisters = 1000;  // a piece ahead only
   static constexpr int kTile = 64 * kGroups, kReaders = 128 * kGroups;
   static constexpr int kEach = Pieces::kRows * kTile / 4 / kReaders;
   struct Ahead {
@@ -191,7 +212,7 @@ struct AddEnd {
   int outputs;
 
   __host__ __device__ int tiles() const { return (outputs + kTile - 1) / kTile; }
-  __device__ Halves halves(int tile) const { return {tile * kTile, tile * kTile + kTile / 2}; }
+  __device__ int weight_row(int tile, int offset) const { return tile * kTile + offset; }
   __device__ int row_of(int n) const {
     return (static_cast<int>(threadIdx.x) + n * kReaders) / (kTile / 4);
   }
