@@ -26,7 +26,7 @@ constexpr int kPiecesTogether = kN == 16 ? 2 : 1;
 // Shared memory, in bytes.
 template <int kN, int kHalves>
 struct Places {
-  static constexpr int kSumFloats = kWarps * kN * stream::kPitch;
+  static constexpr int kSumFloats = kWarps * kN * kSumPitch;
   static constexpr int kJoinFloats = kWarps * kGroup * (Shape::kDim + 2);
   static constexpr int kPieceFloats = (kGroup * (Shape::kDim + 2) + 3) / 4 * 4;
   // Attention's: sums of all warps of its pieces, of one piece.
@@ -68,7 +68,7 @@ struct Block {
   std::uint32_t tag = 0;  // of this launch's first layer (Parts)
 
   static constexpr int kShare = kN / kCluster;  // rows whose results this block writes
-  static constexpr int kSumFloats = kWarps * kN * stream::kPitch;
+  static constexpr int kSumFloats = kWarps * kN * kSumPitch;
 
   __device__ void mark(int layer, int point) const {
     if (step.stamps == nullptr || threadIdx.x != 0 || layer >= step.num_layers) return;

@@ -211,22 +211,23 @@ __device__ inline void feed(const PersistStep& step, const Ring<kHalves>& ring, 
 template <int kHalves>
 struct Queue {
   Ring<kHalves> ring;
-  int slot[2] = {0, 1};  // of the piece's halves
-  unsigned phase[2] = {0, 0};
+  int slot = 0;  // of the piece's first half
+  unsigned phase = 0;
 
+  __device__ int second() const { return slot + 1 == kHalves ? 0 : slot + 1; }
   __device__ void wait() const {
-    wait_barrier(ring.full(slot[0]), phase[0]);
-    wait_barrier(ring.full(slot[1]), phase[1]);
+    wait_barrier(ring.full(slot), phase);
+    wait_barrier(ring.full(second()), phase ^ (slot + 1 == kHalves ? 1u : 0u));
   }
   // The piece has been read.
   __device__ void release() {
     __syncwarp();
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      if (threadIdx.x % 32 == 0) arrive_barrier(ring.empty(slot[half]));
-      slot[half] += 2;
-      if (slot[half] >= kHalves) slot[half] -= kHalves, phase[half] ^= 1;
+    if (threadIdx.x % 32 == 0) {
+      arrive_barrier(ring.empty(slot));
+      arrive_barrier(ring.empty(second()));
     }
+    slot += 2;
+    if (slot >= kHalves) slot -= kHalves, phase ^= 1;
   }
   // This warp's part of chunk `chunk` of the piece as first factors: rows lane / 4 and lane / 4 +
   // 8, two halves of the 64 inputs.
@@ -236,8 +237,8 @@ struct Queue {
                                                warp * 128 + lane % 4 * 16);
 #pragma unroll
     for (int c = 0; c < 2; ++c) {
-      low[c] = stream::load_shared(ring.place(slot[0]) + at + static_cast<std::uint32_t>(64 * c));
-      high[c] = stream::load_shared(ring.place(slot[1]) + at + static_cast<std::uint32_t>(64 * c));
+      low[c] = stream::load_shared(ring.place(slot) + at + static_cast<std::uint32_t>(64 * c));
+      high[c] = stream::load_shared(ring.place(second()) + at + static_cast<std::uint32_t>(64 * c));
     }
   }
 };

@@ -77,6 +77,13 @@ struct Inputs {
   }
 };
 
+// Where sums of a warp are, [kN][kSumPitch]: without room between rows, the outputs' halves of
+// every second pair of rows changed places, so that threads that join them read different banks,
+// and the lanes that write them do (with 8 rows: two of them one).
+constexpr int kSumPitch = stream::kTile;
+// Number `o` of row n, 0 or a multiple of 4.
+__device__ inline int sum_place(int n, int o) { return n * kSumPitch + (o ^ n / 2 % 2 * 8); }
+
 // A warp's sums of a tile. Each half of a chunk has accumulators of its own, for no instruction to
 // wait for the one before. 16 rows are the first factor, so that weights are used in the registers
 // in which they come out of the ring; of 8 rows that would waste a half.
@@ -104,15 +111,16 @@ struct TileSums {
       for (int i = 0; i < 4; ++i) sum[0][j][i] += sum[1][j][i], sum[1][j][i] = 0.0f;
     }
   }
-  // Place of number 0 in sums [kWarps, kN, stream::kPitch], and of number i from there.
+  // Place of number 0 in sums [kWarps, kN, kSumPitch], and of number i from there.
   static __device__ int first() {
     const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
     const int row = kRowsFirst ? lane / 4 : lane % 4 * 2;
-    return (warp * kN + row) * stream::kPitch + (kRowsFirst ? lane % 4 * 2 : lane / 4);
+    return warp * kN * kSumPitch + sum_place(row, 0) + (kRowsFirst ? lane % 4 * 2 : lane / 4);
   }
-  static __device__ constexpr int at(int j, int i) {
-    return kRowsFirst ? j * 8 + i / 2 * 8 * stream::kPitch + i % 2
-                      : i % 2 * stream::kPitch + i / 2 * 8;
+  static __device__ int at(int j, int i) {
+    const unsigned pair = kRowsFirst ? threadIdx.x / 8 : threadIdx.x;  // of rows
+    const int half = pair % 2 == 0 ? 8 : -8;                           // sum_place()
+    return kRowsFirst ? j * half + i / 2 * 8 * kSumPitch + i % 2 : i % 2 * kSumPitch + i / 2 * half;
   }
   __device__ void store(float* sums) const {
     float* to = sums + first();

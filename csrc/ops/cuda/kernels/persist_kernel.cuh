@@ -146,6 +146,9 @@ __device__ void work(Block<kN>& block, Queue<kHalves>& queue) {
   sync_warps();
 #pragma unroll 1
   for (int product = 0; product <= 4 * step.num_layers; ++product) {
+    // As if they changed: what depends on them is not kept in registers over the loop, which would
+    // be spilt.
+    asm volatile("" : "+r"(block.rank), "+l"(block.unit));
     const int layer = product / 4, kind = layer == step.num_layers ? int{kHead} : product % 4;
     if (kind == kQkv && block.rows <= kAheadRows) prefetch_tiles(*unit_of(block), step, layer, 0);
     if (kDownPass<kN> != kPieceChunks && kind == kDown) {

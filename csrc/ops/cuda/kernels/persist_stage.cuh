@@ -23,12 +23,11 @@ __device__ inline void send_group(const Block<kN>& block, unsigned first, int co
     const int n = e / kPacks % kN, o = e % kPacks * 4, owner = n / kShare;
     if (n >= block.rows && (n % kShare != 0 || o != 0)) continue;
     const unsigned index = first + static_cast<unsigned>(e / (kN * kPacks));
-    const float* at =
-        block.sums + index % kTogether * Block<kN>::kSumFloats + n * stream::kPitch + o;
+    const float* at = block.sums + index % kTogether * Block<kN>::kSumFloats + sum_place(n, o);
     float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 #pragma unroll
     for (int r = 0; r < kWarps; ++r) {
-      const float4 one = *reinterpret_cast<const float4*>(at + r * kN * stream::kPitch);
+      const float4 one = *reinterpret_cast<const float4*>(at + r * kN * kSumPitch);
       sum.x += one.x, sum.y += one.y, sum.z += one.z, sum.w += one.w;
     }
     float* place = block.inbox + index % kInboxes * kN * 16 +
