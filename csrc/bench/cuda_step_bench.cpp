@@ -276,7 +276,7 @@ void bench_cuda_step(const Report& report) {
     }
   }
   if (!wants_steps) return;
-  constexpr std::int64_t kMostInOneKernel = 16, kMostWhole = 128;
+  constexpr std::int64_t kMostInOneKernel = 8, kMostWhole = 128;
   for (const std::int64_t rows : {1, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256}) {
     std::printf("decoder step, rows %4lld  stages %9.2f us", static_cast<long long>(rows),
                 bench.time(rows, seconds, false));

@@ -33,7 +33,11 @@ Ops::AttentionBatch attention_batch(const DecoderBatch& batch, const KvLayout& l
 
 Decoder::Decoder(const ModelConfig& config, ModelWeights weights, const Limits& limits, Ops& ops,
                  AdapterSet adapters)
-    : config_(config), weights_(std::move(weights)), adapters_(std::move(adapters)), ops_(ops) {
+    : config_(config),
+      weights_(std::move(weights)),
+      adapters_(std::move(adapters)),
+      ops_(ops),
+      decode_rows_(limits.decode_rows) {
   Device& device = ops.device();
   const std::int64_t rows = limits.max_rows;
   const std::int64_t q_dim = std::int64_t{config.num_heads} * config.head_dim;
@@ -104,6 +108,7 @@ bool Decoder::decode(const DecoderBatch& batch, const KvCache& cache) {
   }
   step.batch = attention_batch(batch, cache.layout);
   step.norm = weights_.norm, step.head = weights_.audio_head;
+  step.most_rows = decode_rows_;
   return ops_.decode_step(hidden_.view().first(split.rows), step, logits_.view().first(split.rows));
 }
 

@@ -46,6 +46,7 @@ class Decoder {
     std::int32_t max_rows = 0;       // rows, and rows of logits, of one step
     std::int32_t max_positions = 0;  // positions of a sequence
     DType activations = DType::kF32;
+    std::int32_t decode_rows = 0;  // most of a step of decode rows; 0: not known
   };
   // All working memory is allocated here. `ops` must outlive the decoder. With adapters every step
   // takes the operations one by one, whether a row of it has one or not, so that a row has the same
@@ -87,6 +88,7 @@ class Decoder {
   ModelWeights weights_;
   AdapterSet adapters_;
   Ops& ops_;
+  std::int32_t decode_rows_;
   Tensor rope_;       // [max_positions, D/2, 2]
   Tensor hidden_;     // [max_rows, H] fp32, residual stream
   Tensor normed_;     // [max_rows, H] and below: activations, unless stated

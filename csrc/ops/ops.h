@@ -209,6 +209,9 @@ class Ops {
     AttentionBatch batch;
     TensorView norm;  // [H], the head's
     TensorView head;  // [K * V, H]
+    // Most rows that a step of this decoder can have; 0: any number. A device may choose by it
+    // between forms that round differently.
+    std::int64_t most_rows = 0;
   };
   // x [R, H] fp32, working memory afterwards; out [R, K * V] fp32. False, having done nothing,
   // where a device has no form of its own for that: the caller then takes the stages one by one.

@@ -81,10 +81,11 @@ NativeEngine::NativeEngine(const EngineConfig& config, const ModelConfig& model,
   const DType activations = activation_dtype(weights, device());
   const std::int32_t graph_rows =
       spec_.asynchronous ? DecodeGraphs::largest(spec_.max_sequences) : 0;
-  decoder_ = std::make_unique<Decoder>(
-      model, std::move(weights),
-      Decoder::Limits{std::max(spec_.max_rows, graph_rows), spec_.max_positions, activations},
-      *ops_, std::move(adapters));
+  decoder_ =
+      std::make_unique<Decoder>(model, std::move(weights),
+                                Decoder::Limits{std::max(spec_.max_rows, graph_rows),
+                                                spec_.max_positions, activations, graph_rows},
+                                *ops_, std::move(adapters));
   staging_ = std::make_unique<StepStaging>(
       device(), std::max(eager_words(spec_),
                          DecodeGraphs::staged_words(graph_rows, max_blocks_, model.num_codebooks)));

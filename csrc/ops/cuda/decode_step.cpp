@@ -102,7 +102,7 @@ class PersistScratch {
  public:
   PersistScratch(CudaDevice& device, int layers)
       : layers_(layers),
-        cells_(filled(device, 2 * kStreamMaxRows * persist_row_bytes(layers), 0xFF)),
+        cells_(filled(device, 2 * kOneKernelRows * persist_row_bytes(layers), 0xFF)),
         parts_(filled(device, persist_part_bytes(), 0)),
         state_(filled(device, persist_state_bytes(), 0)) {}
 
@@ -140,8 +140,13 @@ std::int64_t CudaOps::decode_step_rows() const {
 bool CudaOps::decode_step(const TensorView& x, const DecodeStep& step, const TensorView& out) {
   expect_cuda_rank(kOp, "x", x, 2);
   const std::int64_t rows = x.dim(0);
+  const std::int64_t most = linear_->one_kernel_rows();
   if (rows > kStreamMaxRows) return rows <= decode_step_rows() && wide_step(x, step, out);
-  if (rows < 1 || rows > linear_->one_kernel_rows() || !takes(x, step, out)) return false;
+  if (rows < 1 || most == 0 || !takes(x, step, out)) return false;
+  // With more than `most` rows the products are faster. Where steps can have some more, but no more
+  // than 16, all of them take these, so that a row has the same bits in every step (docs/gpu.md).
+  const bool mixed = step.most_rows > most && step.most_rows <= kStreamMaxRows;
+  if (rows > most || mixed) return wide_step(x, step, out);
   check_step(x, step, out);
   device_.activate();
   PersistStep arguments = arguments_of(x, step, out);

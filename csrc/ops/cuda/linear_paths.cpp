@@ -26,9 +26,16 @@ LinearPaths::LinearPaths(CudaDevice& device) : device_(device), cublas_(device) 
   device.activate();
   bool fits = false;
   check_cuda(persist_fits(stream_, fits), "decode_step", "cudaOccupancyMaxActiveClusters");
-  if (fits) one_kernel_rows_ = kStreamMaxRows;
   wide_runs_ = higgs_rt::wide_runs();
+  if (fits && wide_runs_) one_kernel_rows_ = kOneKernelRows;
   prompt_runs_ = prompt_linear_runs();
+}
+
+bool LinearPaths::takes_wide(std::int64_t rows, const TensorView& weight, std::int64_t dim) const {
+  return wide_runs_ && weight.dtype == DType::kBF16 && aligned(weight) && fits_int(weight) &&
+         rows <= kWideMaxRows &&
+         wide_takes(static_cast<int>(rows), static_cast<int>(weight.dim(0)),
+                    static_cast<int>(weight.dim(1)), static_cast<int>(dim));
 }
 
 LinearPath LinearPaths::choose(std::int64_t rows, const TensorView& weight, std::int64_t dim,
@@ -42,10 +49,7 @@ LinearPath LinearPaths::choose(std::int64_t rows, const TensorView& weight, std:
       stream_fits(stream_, static_cast<int>(rows), width, static_cast<int>(dim))) {
     return LinearPath::kStream;
   }
-  if (wide_runs_ && kind == RowKind::kDecode && rows <= kWideMaxRows &&
-      wide_takes(static_cast<int>(rows), static_cast<int>(outputs), width, static_cast<int>(dim))) {
-    return LinearPath::kWide;
-  }
+  if (kind == RowKind::kDecode && takes_wide(rows, weight, dim)) return LinearPath::kWide;
   return inputs % 8 == 0 && outputs % 8 == 0 ? LinearPath::kCublasLt : LinearPath::kPlain;
 }
 

@@ -31,8 +31,9 @@ class LinearPaths {
   // anything but kPlain.
   //
   // bf16, chosen by measurement on an H200 (docs/performance.md):
-  //   decode rows  1 to 16    kStream    I a multiple of 64 (of the released shape: one kernel for
-  //                                      the whole step instead, see below)
+  //   decode rows  1 to 16    kStream    I a multiple of 64. A whole step of the released shape
+  //                                      without adapters instead: 1 to 8 rows one kernel
+  //                                      (one_kernel_rows()), 9 to 16 kWide
   //   decode rows 17 to 128   kWide      I and O multiples of 8, head size one of 128; on
   //                                      compute capability 9.0 only. A whole step without
   //                                      adapters: wide_step.cpp
@@ -47,13 +48,14 @@ class LinearPaths {
   LinearPath choose(std::int64_t rows, const TensorView& weight, std::int64_t dim, RowKind kind,
                     PromptEnd end) const;
 
-  // Most rows of a decode step that is one kernel (decode_step.cpp says of which shapes): 16, or 0
-  // where its blocks would not all run at a time. A step in stages rounds differently.
+  // Most rows of a decode step that is one kernel (decode_step.cpp says of which shapes): 8, or 0
+  // where its blocks would not all run at a time. Other forms of a step round differently.
   std::int64_t one_kernel_rows() const { return one_kernel_rows_; }
 
   const StreamDevice& stream() const { return stream_; }
-  // Whether this GPU has kWide.
+  // Whether this GPU has kWide, and whether it takes a product (choose() gives it some of these).
   bool wide_runs() const { return wide_runs_; }
+  bool takes_wide(std::int64_t rows, const TensorView& weight, std::int64_t dim) const;
   // The product of rows x [R, I] by kWide.
   cudaError_t wide(const TensorView& x, const TensorView& weight, const WideOutput& output,
                    const WideFactors& factors = {});

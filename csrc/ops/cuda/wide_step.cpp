@@ -38,7 +38,7 @@ bool takes_layer(const LinearPaths& paths, const Ops::DecodeLayer& layer, const 
   const Ops::FfnInput& ffn = layer.ffn;
   const std::int64_t kv = s.kv_heads * s.dim;
   const auto wide = [&](const TensorView& weight, std::int64_t dim) {
-    return paths.choose(s.rows, weight, dim, RowKind::kDecode) == LinearPath::kWide;
+    return paths.takes_wide(s.rows, weight, dim);
   };
   return is_bf16(in.audio_norm, {s.hidden}) && is_bf16(in.q_weight, {s.q(), s.hidden}) &&
          is_bf16(in.k_weight, {kv, s.hidden}) && is_bf16(in.v_weight, {kv, s.hidden}) &&
@@ -60,7 +60,7 @@ bool takes(const LinearPaths& paths, const TensorView& x, const Ops::DecodeStep&
     if (!takes_layer(paths, layer, s)) return false;
   }
   return is_bf16(step.norm, {s.hidden}) && step.head.dim(1) == s.hidden &&
-         paths.choose(s.rows, step.head, 0, RowKind::kDecode) == LinearPath::kWide;
+         paths.takes_wide(s.rows, step.head, 0);
 }
 
 void check_step(const TensorView& x, const Ops::DecodeStep& step, const TensorView& out,

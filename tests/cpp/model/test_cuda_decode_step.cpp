@@ -34,7 +34,8 @@ struct Model {
   std::unique_ptr<Device> device;
   std::unique_ptr<Ops> ops;
   std::vector<Tensor> owned;
-  std::unique_ptr<Decoder> decoder;
+  // Of steps of any number of rows, and of up to 16 (Ops::DecodeStep::most_rows).
+  std::unique_ptr<Decoder> decoder, decoder_of_16;
   KvCache cache;
   std::vector<BF16> piece;
 
@@ -65,8 +66,11 @@ struct Model {
       w.layers.push_back({qkv.first(q), qkv.slice(q, kv), qkv.slice(q + kv, kv),
                           random({kHidden, q}), path, path});
     }
-    decoder = std::make_unique<Decoder>(config, std::move(w),
-                                        Decoder::Limits{kMaxRows, kPositions, DType::kBF16}, *ops);
+    const Decoder::Limits limits{kMaxRows, kPositions, DType::kBF16, kMaxRows};
+    Decoder::Limits few = limits;
+    few.decode_rows = 16;
+    decoder_of_16 = std::make_unique<Decoder>(config, w, few, *ops);
+    decoder = std::make_unique<Decoder>(config, std::move(w), limits, *ops);
     cache.layout = {kBlockTokens, kCacheBlocks};
     for (int i = 0; i < layers; ++i) {
       cache.keys.push_back(random({cache.layout.num_slots(), kKvHeads, kDim}, 40));
@@ -136,7 +140,8 @@ struct Result {
 };
 
 // `whole`: in the device's own form. `replays` > 0: as a graph, that many times.
-Result run(Model& model, const Step& step, bool whole, int replays = 0) {
+Result run(Model& model, const Step& step, bool whole, int replays = 0, bool of_16 = false) {
+  Decoder& decoder = of_16 ? *model.decoder_of_16 : *model.decoder;
   const auto rows = static_cast<std::int64_t>(step.position.size());
   std::vector<std::int32_t> order(static_cast<std::size_t>(rows)), slot;
   std::iota(order.begin(), order.end(), 0);
@@ -158,11 +163,10 @@ Result run(Model& model, const Step& step, bool whole, int replays = 0) {
   batch.table_rows = {table.view().data, DType::kF32, {0, kHidden}};
   batch.block_table = table;
   batch.kind = RowKind::kDecode, batch.one_kernel = whole;
-  TensorView logits = model.decoder->forward(batch, model.cache);
+  TensorView logits = decoder.forward(batch, model.cache);
   model.device->synchronize();
   if (replays > 0) {
-    const auto graph =
-        model.device->capture([&] { logits = model.decoder->forward(batch, model.cache); });
+    const auto graph = model.device->capture([&] { logits = decoder.forward(batch, model.cache); });
     for (int i = 0; i < replays; ++i) graph->launch();
     model.device->synchronize();
   }
@@ -216,10 +220,11 @@ void compare_with_stages(Model& model, std::int64_t rows, std::int32_t longest) 
 }
 
 // The first `rows` rows of a step alone: the same bits.
-void compare_bits(Model& model, const Step& all, const Result& whole, std::size_t rows) {
+void compare_bits(Model& model, const Step& all, const Result& whole, std::size_t rows,
+                  bool of_16 = false) {
   Step part = all;
   part.position.resize(rows), part.sequence.resize(rows), part.columns.resize(rows * 8);
-  const Result few = run(model, part, true);
+  const Result few = run(model, part, true, 0, of_16);
   const std::vector<float> expected(
       whole.logits.begin(), whole.logits.begin() + static_cast<std::ptrdiff_t>(rows * kHead));
   EXPECT(same(few.logits, expected));
@@ -230,8 +235,7 @@ void compare_bits(Model& model, const Step& all, const Result& whole, std::size_
 TEST("cuda: a decode step in one kernel is the step in stages") {
   Model model(fewest_only() ? 1 : few_only() ? 2 : 3);
   // Few rows behind many, so that what a step leaves of many rows is cleared by one of few.
-  for (const std::int64_t rows :
-       all_or_few<std::int64_t>({1, 2, 3, 5, 8, 9, 13, 16, 1, 16, 2, 16}, {1, 9})) {
+  for (const std::int64_t rows : all_or_few<std::int64_t>({1, 2, 3, 5, 8, 7, 1, 8, 2, 8}, {1, 8})) {
     for (const std::int32_t longest : all_or_few<std::int32_t>({1, 17, 300, 2040}, {300})) {
       compare_with_stages(model, rows, longest);
     }
@@ -240,9 +244,9 @@ TEST("cuda: a decode step in one kernel is the step in stages") {
 
 TEST("cuda: a row of a decode step in one kernel has the same bits in every step") {
   Model model(few_only() ? 1 : 2);
-  const Step all = random_step(16, 700);
+  const Step all = random_step(8, 700);
   const Result whole = run(model, all, true);
-  for (const std::size_t rows : all_or_few<std::size_t>({1, 3, 8, 11}, {3})) {
+  for (const std::size_t rows : all_or_few<std::size_t>({1, 3, 5, 7}, {3})) {
     compare_bits(model, all, whole, rows);
   }
   for (int i = 0; i < (few_only() ? 0 : 20); ++i)
@@ -251,7 +255,7 @@ TEST("cuda: a row of a decode step in one kernel has the same bits in every step
 
 TEST("cuda: thousands of decode steps in one kernel") {
   Model model(few_only() ? 1 : 2);
-  for (const std::int64_t rows : all_or_few<std::int64_t>({1, 16}, {16})) {
+  for (const std::int64_t rows : all_or_few<std::int64_t>({1, 8}, {8})) {
     const Step step = random_step(rows, 300);
     const Result once = run(model, step, true),
                  often = run(model, step, true, few_only() ? 1 : 2000);
@@ -273,8 +277,13 @@ TEST("cuda: a row of a decode step with norms within has the same bits in every 
   Model model(few_only() ? 1 : 2);
   const Step all = random_step(128, 500);
   const Result whole = run(model, all, true);
-  for (const std::size_t rows : all_or_few<std::size_t>({17, 32, 33, 50, 64, 65, 100}, {33})) {
+  for (const std::size_t rows :
+       all_or_few<std::size_t>({9, 16, 17, 32, 33, 50, 64, 65, 100}, {33})) {
     compare_bits(model, all, whole, rows);
+  }
+  // Where no step has more than 16 rows, those of 1 to 8 are of this form too.
+  for (const std::size_t rows : all_or_few<std::size_t>({1, 5, 8, 16}, {5})) {
+    compare_bits(model, all, whole, rows, true);
   }
   for (int i = 0; i < (few_only() ? 0 : 20); ++i)
     EXPECT(same(run(model, all, true).logits, whole.logits));
@@ -282,7 +291,7 @@ TEST("cuda: a row of a decode step with norms within has the same bits in every 
 
 TEST("cuda: thousands of decode steps with norms within") {
   Model model(few_only() ? 1 : 2);
-  for (const std::int64_t rows : all_or_few<std::int64_t>({17, 64, 128}, {64})) {
+  for (const std::int64_t rows : all_or_few<std::int64_t>({9, 17, 64, 128}, {64})) {
     const Step step = random_step(rows, 300);
     const Result once = run(model, step, true),
                  often = run(model, step, true, few_only() ? 1 : 1000);

@@ -1,4 +1,5 @@
 // Launches the persistent kernel.
+#include "ops/cuda/kernels/persist_feed.cuh"
 #include "ops/cuda/kernels/persist_launch.h"
 
 namespace higgs_rt {
@@ -10,7 +11,7 @@ std::size_t persist_row_bytes(int layers) {
 }
 
 std::size_t persist_part_bytes() {
-  return std::size_t{kStreamMaxRows} * PersistShape::kKvHeads * kMaxPieces * kPartCells * 16;
+  return std::size_t{kOneKernelRows} * PersistShape::kKvHeads * kMaxPieces * kPartCells * 16;
 }
 
 std::size_t persist_state_bytes() { return 3 * sizeof(std::uint32_t); }
@@ -21,20 +22,14 @@ cudaError_t persist_fits(const StreamDevice& device, bool& fits) {
       device.pairs >= kClusters && cudaGetDevice(&ordinal) == cudaSuccess &&
       cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal) == cudaSuccess &&
       cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, ordinal) == cudaSuccess &&
-      major == 9 && minor == 0;  // the kernels are compiled for nothing else (CMakeLists.txt)
+      major == 9 && minor == 0;  // the kernel is compiled for nothing else (CMakeLists.txt)
   if (!fits) return cudaSuccess;
-  bool wide = false;
-  const cudaError_t result = fits_width<8, kHalvesFor<8>>(fits);
-  if (result != cudaSuccess) return result;
-  const cudaError_t other = fits_width<16, kHalvesFor<16>>(wide);
-  fits = fits && wide;
-  return other;
+  return fits_blocks(fits);
 }
 
 cudaError_t launch_persist(const PersistStep& step, cudaStream_t stream) {
-  if (step.rows < 1 || step.rows > kStreamMaxRows) return cudaErrorInvalidValue;
-  return step.rows <= 8 ? launch_width<8, kHalvesFor<8>>(step, stream)
-                        : launch_width<16, kHalvesFor<16>>(step, stream);
+  if (step.rows < 1 || step.rows > kOneKernelRows) return cudaErrorInvalidValue;
+  return launch_blocks(step, stream);
 }
 
 }  // namespace higgs_rt

@@ -1,4 +1,4 @@
-// All layers and the head of a decode step in one kernel, for 1 to 16 rows of the released shape in
+// All layers and the head of a decode step in one kernel, for 1 to 8 rows of the released shape in
 // bf16. Launchers: device pointers, a stream; a launch may be captured in a CUDA graph.
 //
 // A row has the same bits for every number of rows and in every place.
@@ -22,6 +22,7 @@ struct PersistLayer {
   __nv_bfloat16* v_cache;
 };
 
+constexpr int kOneKernelRows = 8;   // with more, the products of wide_linear.h are faster
 constexpr int kPersistLayers = 28;  // at most: shared memory has room for their norms
 
 struct PersistStep {
@@ -43,7 +44,7 @@ struct PersistStep {
   float eps;
   int rows;
   // Memory between launches (persist_mail.cuh): every bit set at first; zeros at first; zeros.
-  unsigned char* cells;  // [2, kStreamMaxRows, persist_row_bytes()]
+  unsigned char* cells;  // [2, kOneKernelRows, persist_row_bytes()]
   unsigned char* parts;  // [persist_part_bytes()]
   std::uint32_t* state;  // [persist_state_bytes()]
   std::int64_t* stamps;  // null, or as in decode_stamps.h

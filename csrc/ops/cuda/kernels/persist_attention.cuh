@@ -65,28 +65,6 @@ struct WarpSums {
   }
 };
 
-// Sums of a piece from one half of a block's threads to the other, in shared memory: [group, dim],
-// then the heads' largest scores and totals.
-struct PieceSums {
-  float* sum;
-
-  __device__ void put(int d, const Folded (&all)[kGroup]) const {
-    float* largest = sum + kGroup * Shape::kDim;
-#pragma unroll
-    for (int head = 0; head < kGroup; ++head) {
-      sum[head * Shape::kDim + d] = all[head].sum;
-      if (d == 0) largest[head] = all[head].largest, largest[kGroup + head] = all[head].total;
-    }
-  }
-  __device__ void get(int d, Folded (&all)[kGroup]) const {
-    const float* largest = sum + kGroup * Shape::kDim;
-#pragma unroll
-    for (int head = 0; head < kGroup; ++head) {
-      all[head] = {largest[head], largest[kGroup + head], sum[head * Shape::kDim + d]};
-    }
-  }
-};
-
 // The sums of a piece on the way to the block that gathers them: cells of three numbers and a tag,
 // so that they need no clearing: a number of every head, the heads' largest scores, their totals.
 // A cell is written again only after the gathering block has given its row away.
@@ -121,14 +99,13 @@ struct Parts {
 };
 static_assert(kGroup == 3);
 
-// Sums of this block's pieces, one or two at a time: done(piece, count) is called by all
-// threads when the warps' sums of these pieces are there, and returns when they have been read.
-template <int kN, class Done>
-__device__ inline void walk_pieces(const Block<kN>& block, const Unit& unit, int layer, Done done) {
+// Sums of this block's pieces: done(piece) is called by all threads when the warps' sums of the
+// piece are there, and returns when they have been read.
+template <class Done>
+__device__ inline void walk_pieces(const Block& block, const Unit& unit, int layer, Done done) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int count = unit.tiles(), split = (1 << unit.tiles_log2) - 1;
   const float scale = rsqrtf(static_cast<float>(Shape::kDim)) * 1.44269504f;
-  constexpr bool kTwo = kPiecesTogether<kN> == 2;
   const PersistLayer& caches = block.step.layers[layer];
   const auto slots = [&](int n) {
     return Slots(unit, unit.first(n), block.step.block_tokens_log2);
@@ -169,12 +146,10 @@ __device__ inline void walk_pieces(const Block<kN>& block, const Unit& unit, int
       fetch_half(tile.v, unit, caches.v_cache, slots(n + 1));
     }
     if ((n & split) != split) continue;
-    const int piece = n >> unit.tiles_log2, second = kTwo ? piece % 2 : 0;
-    WarpSums(block.sums + second * Places<kN, 1>::kJoinFloats).put(sums);
+    WarpSums(block.sums).put(sums);
     sums.clear();
-    if (kTwo && second == 0 && n + 1 < count) continue;
     sync_warps();
-    done(unit.begin + piece - second, second + 1);
+    done(unit.begin + (n >> unit.tiles_log2));
   }
   block.mark(layer, kStampPieces);
 }
@@ -196,8 +171,7 @@ __device__ inline void put_attended(unsigned char* cells, int d, const Folded (&
   }
 }
 
-template <int kN>
-__device__ inline void run_attention(const Block<kN>& block, int layer) {
+__device__ inline void run_attention(const Block& block, int layer) {
   const Unit unit = *unit_of(block);
   block.mark(layer, kStampAttention);
   const int half = static_cast<int>(threadIdx.x) / Shape::kDim;
@@ -206,26 +180,21 @@ __device__ inline void run_attention(const Block<kN>& block, int layer) {
   unsigned char* attended =
       block.mail.cell(unit.row, layer, kAttendedCells + unit.kv_head * kGroup * kHeadBytes);
   if (unit.begin < unit.end) {
-    using At = Places<kN, 1>;
     const Parts parts{block.step.parts + (unit.row * Shape::kKvHeads + unit.kv_head) *
                                              (kMaxPieces * kPartCells * 16),
                       block.tag + static_cast<std::uint32_t>(layer)};
-    const PieceSums second{block.sums + 2 * At::kJoinFloats};
     Folded all[kGroup] = {nothing(), nothing(), nothing()}, one[kGroup];
     const auto add = [&] {
 #pragma unroll
       for (int head = 0; head < kGroup; ++head) all[head] = fold(all[head], one[head]);
     };
-    walk_pieces(block, unit, layer, [&](int piece, int count) {
-      if (half < count) {
-        WarpSums(block.sums + half * At::kJoinFloats).over_warps(d, one);
-        if (!gathers) parts.put(piece + half, d, one);
-        if (gathers && half == 1) second.put(d, one);
+    walk_pieces(block, unit, layer, [&](int piece) {
+      if (half == 0) {
+        WarpSums(block.sums).over_warps(d, one);
+        if (!gathers) parts.put(piece, d, one);
       }
       sync_warps();
-      if (!gathers || half != 0) return;
-      add();
-      if (count == 2) second.get(d, one), add();
+      if (gathers && half == 0) add();
     });
     if (gathers && half == 0) {
       for (int piece = unit.end; piece < unit.pieces; ++piece) {

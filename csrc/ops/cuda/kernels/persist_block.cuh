@@ -19,28 +19,20 @@ constexpr int kNorms = 2 * kPersistLayers + 1;
 constexpr int kThreads = stream::kThreads;
 constexpr int kTilePositions = 16;  // of a warp's tile of the cache
 
-// Pieces of a context whose sums attention joins at a time: with few rows a block rarely has two.
-template <int kN>
-constexpr int kPiecesTogether = kN == 16 ? 2 : 1;
-
 // Shared memory, in bytes.
-template <int kN, int kHalves>
 struct Places {
-  static constexpr int kSumFloats = kWarps * kN * kSumPitch;
-  static constexpr int kJoinFloats = kWarps * kGroup * (Shape::kDim + 2);
-  static constexpr int kPieceFloats = (kGroup * (Shape::kDim + 2) + 3) / 4 * 4;
-  // Attention's: sums of all warps of its pieces, of one piece.
-  static constexpr int kAttentionBytes =
-      4 * (kPiecesTogether<kN> * kJoinFloats + (kPiecesTogether<kN> - 1) * kPieceFloats);
+  static constexpr int kSumFloats = kWarps * kRows * kSumPitch;
+  static constexpr int kAttentionBytes = 4 * kWarps * kGroup * (Shape::kDim + 2);  // of a piece
   static constexpr int kSums = kHalves * kHalfBytes;  // of kTogether tiles; or attention's
   static constexpr int kSumsBytes =
       4 * kTogether * kSumFloats > kAttentionBytes ? 4 * kTogether * kSumFloats : kAttentionBytes;
   static constexpr int kInbox = kSums + kSumsBytes;
-  static constexpr int kResidual = kInbox + kInboxes * kN * 64;  // fp32 [kOwnTiles][kN / 2][16]
-  static constexpr int kScale = kResidual + kOwnTiles * kN / 2 * 64;  // fp32 [kN]
-  static constexpr int kArrivals = kScale + 4 * kN;
+  // fp32 [kOwnTiles][kRows / 2][16]
+  static constexpr int kResidual = kInbox + kInboxes * kRows * 64;
+  static constexpr int kScale = kResidual + kOwnTiles * kRows / 2 * 64;  // fp32 [kRows]
+  static constexpr int kArrivals = kScale + 4 * kRows;
   static constexpr int kFull = kArrivals + 8 * kInboxes;
-  static constexpr int kScaled = kFull + 8 * Ring<kHalves>::kBarriers;
+  static constexpr int kScaled = kFull + 8 * Ring::kBarriers;
   static constexpr int kUnit = kScaled + 8;
   static constexpr int kNormPlace = kUnit + 40;  // bf16 [kNorms][kOwnTiles][16]
   static constexpr int kBytes = kNormPlace + kNorms * kOwnTiles * 32;
@@ -52,7 +44,6 @@ struct Places {
 __device__ inline void sync_warps() { asm volatile("bar.sync 1, %0;" ::"n"(kThreads) : "memory"); }
 
 // What a block is and has.
-template <int kN>
 struct Block {
   const PersistStep& step;
   Mail mail;
@@ -67,8 +58,8 @@ struct Block {
   unsigned sent = 0;      // tiles
   std::uint32_t tag = 0;  // of this launch's first layer (Parts)
 
-  static constexpr int kShare = kN / kCluster;  // rows whose results this block writes
-  static constexpr int kSumFloats = kWarps * kN * kSumPitch;
+  static constexpr int kShare = kRows / kCluster;  // rows whose results this block writes
+  static constexpr int kSumFloats = kWarps * kRows * kSumPitch;
 
   __device__ void mark(int layer, int point) const {
     if (step.stamps == nullptr || threadIdx.x != 0 || layer >= step.num_layers) return;
@@ -82,12 +73,11 @@ struct Block {
 struct Place {
   int local, j, row;
   bool active;
-  template <int kN>
-  __device__ explicit Place(const Block<kN>& block)
+  __device__ explicit Place(const Block& block)
       : local(static_cast<int>(threadIdx.x) % 32 / 4),
         j(static_cast<int>(threadIdx.x) % 4),
-        row(static_cast<int>(block.rank) * Block<kN>::kShare + local),
-        active(local < Block<kN>::kShare && row < block.rows) {}
+        row(static_cast<int>(block.rank) * Block::kShare + local),
+        active(local < Block::kShare && row < block.rows) {}
 };
 
 __device__ inline float low_half(std::uint32_t pair) { return __uint_as_float(pair << 16); }

@@ -26,6 +26,8 @@ constexpr int kChunkInputs = 64 * kWarps, kChunkRowBytes = 2 * kChunkInputs;
 constexpr int kPieceChunks = 3;
 constexpr int kRowPitch = kPieceChunks * kChunkRowBytes + 64;  // two rows lie in different banks
 constexpr int kHalfBytes = 8 * kRowPitch;                      // of 8 rows of a piece
+// Halves in shared memory: with four pieces others' results came later (docs/performance.md).
+constexpr int kHalves = 8;
 
 __host__ __device__ constexpr int inputs_of(int kind) {
   return kind == kDown ? Shape::kFfn : Shape::kHidden;
@@ -45,22 +47,8 @@ static_assert(Shape::kHidden % (kChunkInputs * kCluster) == 0);
 static_assert(Shape::kFfn % (kChunkInputs * kCluster) == 0);
 static_assert(Shape::kHead % 16 == 0 && Shape::kHeads * Shape::kDim == Shape::kHidden);
 
-// A block goes over its tiles of down once for so many chunks of the inputs. With 9 to 16 rows it
-// takes few at a time: the first ones are there before the last tiles of gate and up are. Sums are
-// added in the same order.
-template <int kN>
-constexpr int kDownPass = kN == 16 ? kPieceChunks : chunks_of(kDown);
-
-// The tiles of a cluster in the order in which it computes them. Where down goes over its tiles
-// more than once, those of gate and up that give the first inputs of either block's part come
-// first.
-template <int kN>
-__device__ inline int tile_of(int kind, int cluster, int own) {
-  constexpr int kHalf = tiles_of(kGateUp) / kClusters / 2;
-  const bool halves = kDownPass<kN> < chunks_of(kDown) && kind == kGateUp;
-  return cluster + (halves ? own / 2 + own % 2 * kHalf : own) * kClusters;
-}
-static_assert(tiles_of(kGateUp) % (2 * kClusters) == 0);
+// The tiles of a cluster in the order in which it computes them.
+__device__ inline int tile_of(int cluster, int own) { return cluster + own * kClusters; }
 
 // Rows of a tile: row(t) = rows t + jump (t / 8) and 7 more, and the same `half` rows further on
 // (weight_row() of stream_outputs.cuh).
@@ -89,7 +77,6 @@ __constant__ const Stride kStrides[kEnd] = {stride_of(kQkv), stride_of(kO), stri
 
 // Where the halves of pieces are: a ring of places, each with a barrier that counts the bytes that
 // came and one that counts the warps that have read them.
-template <int kHalves>
 struct Ring {
   static constexpr int kBarriers = 2 * kHalves;
   std::uint32_t halves;  // [kHalves][kHalfBytes]
@@ -139,9 +126,8 @@ __device__ inline bool is_elected() {
 
 // The places of the ring in the order of their filling. For one warp. What it asks for is the same
 // in all of its lanes: copies that differ from lane to lane are issued in a loop over the lanes.
-template <int kHalves>
 struct Filling {
-  Ring<kHalves> ring;
+  Ring ring;
   int count = 0;           // of halves asked for
   int next = 0, last = 0;  // places: to be filled; with the oldest copies that may be under way
   unsigned next_phase = 0, last_phase = 0;
@@ -170,12 +156,10 @@ struct Filling {
 };
 
 // Asks for all of the step's weights, as the ring has room for them. For one warp.
-template <int kN, int kHalves>
-__device__ inline void feed(const PersistStep& step, const Ring<kHalves>& ring, int cluster,
-                            int rank) {
+__device__ inline void feed(const PersistStep& step, const Ring& ring, int cluster, int rank) {
   const std::uint64_t policy = stream::read_once_policy();
   const bool one = is_elected();
-  Filling<kHalves> filling{ring};
+  Filling filling{ring};
 #pragma unroll 1
   for (int product = 0; product <= 4 * step.num_layers; ++product) {
     const int kind = product == 4 * step.num_layers ? int{kHead} : product % 4;
@@ -184,23 +168,19 @@ __device__ inline void feed(const PersistStep& step, const Ring<kHalves>& ring, 
     const char* matrix =
         reinterpret_cast<const char*>(step.matrices[product]) + rank * chunks * kChunkRowBytes;
 #pragma unroll 1
-    for (int pass = 0; pass < chunks; pass += kDownPass<kN>) {
-      const int end = min(chunks, pass + kDownPass<kN>);
+    for (int own = 0; tile_of(cluster, own) < kStrides[kind].tiles; ++own) {
+      const int tile = tile_of(cluster, own);
+      const char* rows = matrix + std::int64_t{tile} * kStrides[kind].tile +
+                         std::int64_t{tile / 8} * kStrides[kind].jump;
 #pragma unroll 1
-      for (int own = 0; cluster + own * kClusters < kStrides[kind].tiles; ++own) {
-        const int tile = tile_of<kN>(kind, cluster, own);
-        const char* rows = matrix + std::int64_t{tile} * kStrides[kind].tile +
-                           std::int64_t{tile / 8} * kStrides[kind].jump;
+      for (int chunk = 0; chunk < chunks; chunk += kPieceChunks) {
+        const int bytes = min(chunks - chunk, kPieceChunks) * kChunkRowBytes;
+        const char* from = rows + chunk * kChunkRowBytes;
 #pragma unroll 1
-        for (int chunk = pass; chunk < end; chunk += kPieceChunks) {
-          const int bytes = min(end - chunk, kPieceChunks) * kChunkRowBytes;
-          const char* from = rows + chunk * kChunkRowBytes;
-#pragma unroll 1
-          for (int half = 0; half < 2; ++half, from += half_bytes) {
-            filling.wait();
-            if (one) filling.copy(from, row_bytes, bytes, policy);
-            filling.advance();
-          }
+        for (int half = 0; half < 2; ++half, from += half_bytes) {
+          filling.wait();
+          if (one) filling.copy(from, row_bytes, bytes, policy);
+          filling.advance();
         }
       }
     }
@@ -208,9 +188,8 @@ __device__ inline void feed(const PersistStep& step, const Ring<kHalves>& ring, 
 }
 
 // A warp's reading of the ring.
-template <int kHalves>
 struct Queue {
-  Ring<kHalves> ring;
+  Ring ring;
   int slot = 0;  // of the piece's first half
   unsigned phase = 0;
 

@@ -10,37 +10,32 @@
 
 #include "core/cuda/launch.cuh"
 #include "ops/cuda/kernels/persist_attention.cuh"
-#include "ops/cuda/kernels/persist_launch.h"
 #include "ops/cuda/kernels/persist_stage.cuh"
 
 namespace higgs_rt::persist {
 
 // state: [0] launches so far, [1 + set] rows of the last launch that used the set.
-template <int kN, int kHalves>
-__device__ Block<kN> make_block(const PersistStep& step, unsigned char* memory) {
-  using At = Places<kN, kHalves>;
+__device__ inline Block make_block(const PersistStep& step, unsigned char* memory) {
   const std::int64_t row_bytes = std::int64_t{step.num_layers + 1} * kLayerBytes;
-  Block<kN> block{step, {step.cells, row_bytes}};
-  block.sums = reinterpret_cast<float*>(memory + At::kSums);
-  block.inbox = reinterpret_cast<float*>(memory + At::kInbox);
-  block.residual = reinterpret_cast<float*>(memory + At::kResidual);
-  block.scale = reinterpret_cast<float*>(memory + At::kScale);
-  block.arrivals = reinterpret_cast<Arrival*>(memory + At::kArrivals);
-  block.scaled = shared_address(memory + At::kScaled);
-  block.unit = memory + At::kUnit;
+  Block block{step, {step.cells, row_bytes}};
+  block.sums = reinterpret_cast<float*>(memory + Places::kSums);
+  block.inbox = reinterpret_cast<float*>(memory + Places::kInbox);
+  block.residual = reinterpret_cast<float*>(memory + Places::kResidual);
+  block.scale = reinterpret_cast<float*>(memory + Places::kScale);
+  block.arrivals = reinterpret_cast<Arrival*>(memory + Places::kArrivals);
+  block.scaled = shared_address(memory + Places::kScaled);
+  block.unit = memory + Places::kUnit;
   block.rank = stream::cluster_rank();
-  block.norms = memory + At::kNormPlace;
+  block.norms = memory + Places::kNormPlace;
   block.cluster = static_cast<int>(blockIdx.x) / kCluster;
   block.rows = step.rows;
-  const int own =
-      min(step.rows - static_cast<int>(block.rank) * Block<kN>::kShare, Block<kN>::kShare);
+  const int own = min(step.rows - static_cast<int>(block.rank) * Block::kShare, Block::kShare);
   block.sum_bytes = kCluster * (own > 0 ? own * 64 : 16);
   return block;
 }
 
 // The norms' weights for the block's tiles of the residual stream.
-template <int kN>
-__device__ void fetch_norms(const Block<kN>& block) {
+__device__ inline void fetch_norms(const Block& block) {
   const PersistStep& step = block.step;
   const int words = (2 * step.num_layers + 1) * kOwnTiles * 8;
   for (int i = static_cast<int>(threadIdx.x); i < words; i += kThreads) {
@@ -56,8 +51,7 @@ __device__ void fetch_norms(const Block<kN>& block) {
 
 // What a warp's lanes need to write results of qkv: the angles of two pairs, always the same ones
 // of a head.
-template <int kN>
-__device__ void fetch_row(Block<kN>& block) {
+__device__ inline void fetch_row(Block& block) {
   static_assert(kClusters % 8 == 0);
   const Place place(block);
   if (!place.active) return;
@@ -69,8 +63,7 @@ __device__ void fetch_row(Block<kN>& block) {
 }
 
 // The embedded rows become the residual stream.
-template <int kN>
-__device__ void put_embedded(const Block<kN>& block) {
+__device__ inline void put_embedded(const Block& block) {
   const Place place(block);
 #pragma unroll
   for (int own = 0; own < kOwnTiles; ++own) {
@@ -80,7 +73,7 @@ __device__ void put_embedded(const Block<kN>& block) {
                           (block.cluster + own * kClusters) * 16 + 2 * place.j;
       low = __ldcg(reinterpret_cast<const float2*>(from));
       high = __ldcg(reinterpret_cast<const float2*>(from + 8));
-      float* at = block.residual + (own * Block<kN>::kShare + place.local) * 16 + 2 * place.j;
+      float* at = block.residual + (own * Block::kShare + place.local) * 16 + 2 * place.j;
       *reinterpret_cast<float2*>(at) = low;
       *reinterpret_cast<float2*>(at + 8) = high;
     }
@@ -89,8 +82,7 @@ __device__ void put_embedded(const Block<kN>& block) {
 }
 
 // Clears a part of the other set's rows: every block and layer another one.
-template <int kN>
-__device__ void clear_cells(const Block<kN>& block, unsigned char* other, int rows, int layer) {
+__device__ inline void clear_cells(const Block& block, unsigned char* other, int rows, int layer) {
   const std::int64_t cells = rows * block.mail.row_bytes / 16;
   const std::int64_t stride = std::int64_t{block.step.num_layers} * gridDim.x * kThreads;
   std::int64_t i = (std::int64_t{layer} * gridDim.x + blockIdx.x) * kThreads + threadIdx.x;
@@ -101,8 +93,7 @@ __device__ void clear_cells(const Block<kN>& block, unsigned char* other, int ro
 
 // Brings the next layer's cells into the L2 cache, every block others of them: whoever looks for a
 // number first would wait for memory otherwise.
-template <int kN>
-__device__ void touch_cells(const Block<kN>& block, int layer) {
+__device__ inline void touch_cells(const Block& block, int layer) {
   static_assert(kLayerBytes % 128 == 0);
   const int lines = block.rows * (kLayerBytes / 128);
   for (int i = static_cast<int>(threadIdx.x * gridDim.x + blockIdx.x); i < lines;
@@ -113,18 +104,16 @@ __device__ void touch_cells(const Block<kN>& block, int layer) {
 }
 
 // Chooses this launch's cells; returns how many launches there were.
-template <int kN>
-__device__ std::uint32_t open_mail(Block<kN>& block) {
+__device__ inline std::uint32_t open_mail(Block& block) {
   const std::uint32_t launch = read_word(reinterpret_cast<unsigned char*>(block.step.state));
-  block.mail.base += launch % 2 * kStreamMaxRows * block.mail.row_bytes;
+  block.mail.base += launch % 2 * kRows * block.mail.row_bytes;
   return launch;
 }
 
 // What the warps do that do not multiply.
-template <int kN, int kHalves>
-__device__ void help(Block<kN>& block, const Ring<kHalves>& ring, int warp) {
+__device__ inline void help(Block& block, const Ring& ring, int warp) {
   if (warp == 0) {
-    feed<kN>(block.step, ring, block.cluster, static_cast<int>(block.rank));
+    feed(block.step, ring, block.cluster, static_cast<int>(block.rank));
     return;
   }
   grid_wait();
@@ -132,11 +121,10 @@ __device__ void help(Block<kN>& block, const Ring<kHalves>& ring, int warp) {
   put_scales(block, warp - 1);
 }
 
-template <int kN, int kHalves>
-__device__ void work(Block<kN>& block, Queue<kHalves>& queue) {
+__device__ inline void work(Block& block, Queue& queue) {
   const PersistStep& step = block.step;
   const std::uint32_t launch = open_mail(block), set = launch % 2;
-  unsigned char* other = step.cells + (1 - set) * kStreamMaxRows * block.mail.row_bytes;
+  unsigned char* other = step.cells + (1 - set) * kRows * block.mail.row_bytes;
   const int other_rows = static_cast<int>(
       read_word(reinterpret_cast<const unsigned char*>(step.state) + 4 * (2 - set)));
   block.tag = launch * kPersistLayers + 1;
@@ -151,8 +139,9 @@ __device__ void work(Block<kN>& block, Queue<kHalves>& queue) {
     asm volatile("" : "+r"(block.rank), "+l"(block.unit));
     const int layer = product / 4, kind = layer == step.num_layers ? int{kHead} : product % 4;
     if (kind == kQkv && block.rows <= kAheadRows) prefetch_tiles(*unit_of(block), step, layer, 0);
-    if (kDownPass<kN> != kPieceChunks && kind == kDown) {
-      run_stage<kDownPass<kN>>(block, queue, kind, layer);
+    static_assert(chunks_of(kQkv) == kPieceChunks);  // and of all but down
+    if (kind == kDown) {
+      run_stage<chunks_of(kDown)>(block, queue, kind, layer);
     } else {
       run_stage<kPieceChunks>(block, queue, kind, layer);
     }
@@ -168,14 +157,12 @@ __device__ void work(Block<kN>& block, Queue<kHalves>& queue) {
   }
 }
 
-template <int kN, int kHalves>
 __global__ void __launch_bounds__(kThreads + kHelpers, 1)
     persist_kernel(const __grid_constant__ PersistStep step) {
   extern __shared__ __align__(128) unsigned char memory[];
-  using At = Places<kN, kHalves>;
-  Block<kN> block = make_block<kN, kHalves>(step, memory);
+  Block block = make_block(step, memory);
   const std::uint32_t shared = shared_address(memory);
-  const Ring<kHalves> ring{shared, shared + At::kFull};
+  const Ring ring{shared, shared + Places::kFull};
   if (threadIdx.x == 0) {
     init_barrier(block.scaled, min(kScalers, block.rows));
     ring.init();
@@ -196,58 +183,9 @@ __global__ void __launch_bounds__(kThreads + kHelpers, 1)
   fetch_norms(block);
   stream::cluster_start();
   sync_warps();
-  Queue<kHalves> queue{ring};
+  Queue queue{ring};
   grid_wait();
   work(block, queue);
-}
-
-// Blocks are all there at a time or not at all: they wait for each other (a cooperative launch).
-template <int kN, int kHalves>
-struct Launch {
-  static constexpr int kBytes = Places<kN, kHalves>::kBytes;
-  static_assert(kBytes <= 232448);
-  cudaLaunchAttribute attributes[2] = {};
-  cudaLaunchConfig_t config{};
-
-  explicit Launch(cudaStream_t stream) {
-    attributes[0].id = cudaLaunchAttributeClusterDimension;
-    attributes[0].val.clusterDim.x = kCluster;
-    attributes[0].val.clusterDim.y = attributes[0].val.clusterDim.z = 1;
-    attributes[1].id = cudaLaunchAttributeCooperative;
-    attributes[1].val.cooperative = 1;
-    config.gridDim = kCluster * kClusters;
-    config.blockDim = kThreads + kHelpers;
-    config.dynamicSmemBytes = kBytes;
-    config.stream = stream;
-    config.attrs = attributes;
-    config.numAttrs = 2;
-  }
-  static cudaError_t prepare() {
-    return cudaFuncSetAttribute(persist_kernel<kN, kHalves>,
-                                cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
-  }
-};
-
-template <int kN, int kHalves>
-cudaError_t fits_width(bool& fits) {
-  Launch<kN, kHalves> launch(nullptr);
-  launch.config.numAttrs = 1;
-  int count = 0;
-  cudaError_t result = launch.prepare();
-  if (result == cudaSuccess) {
-    result = cudaOccupancyMaxActiveClusters(&count, persist_kernel<kN, kHalves>, &launch.config);
-  }
-  fits = result == cudaSuccess && count >= kClusters;
-  return result;
-}
-
-template <int kN, int kHalves>
-cudaError_t launch_width(const PersistStep& step, cudaStream_t stream) {
-  Launch<kN, kHalves> launch(stream);
-  const cudaError_t result = launch.prepare();
-  return result != cudaSuccess
-             ? result
-             : cudaLaunchKernelEx(&launch.config, persist_kernel<kN, kHalves>, step);
 }
 
 }  // namespace higgs_rt::persist

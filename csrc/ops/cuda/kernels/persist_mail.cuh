@@ -17,6 +17,8 @@ namespace higgs_rt::persist {
 using stream::bf16;
 using Shape = PersistShape;
 
+constexpr int kRows = kOneKernelRows;  // of a launch: those of one tensor core instruction
+static_assert(kRows == 8);
 constexpr std::uint32_t kEmpty = 0xffffffffu;
 constexpr int kGroup = Shape::kHeads / Shape::kKvHeads;
 constexpr int kHeadBytes = 2 * Shape::kDim;

@@ -6,8 +6,7 @@
 namespace higgs_rt::persist {
 
 // Gives the residual stream's new numbers of a tile to the next norm's product.
-template <int kN>
-__device__ inline void publish(const Block<kN>& block, const Place& place, int layer, int cells,
+__device__ inline void publish(const Block& block, const Place& place, int layer, int cells,
                                int squares, int norm, int own, float2 low, float2 high) {
   const unsigned char* weights = block.norms + (norm * kOwnTiles + own) * 32 + place.j * 4;
   const auto below = *reinterpret_cast<const std::uint32_t*>(weights);
@@ -28,11 +27,10 @@ __device__ inline void publish(const Block<kN>& block, const Place& place, int l
 }
 
 // Adds `low`, `high` to the residual stream and publishes it.
-template <int kN>
-__device__ inline void add_residual(const Block<kN>& block, const Place& place, int kind, int layer,
+__device__ inline void add_residual(const Block& block, const Place& place, int kind, int layer,
                                     int own, float2 low, float2 high) {
-  float* at = block.residual + (own * Block<kN>::kShare + place.local % Block<kN>::kShare) * 16 +
-              2 * place.j;
+  float* at =
+      block.residual + (own * Block::kShare + place.local % Block::kShare) * 16 + 2 * place.j;
   const float2 before = *reinterpret_cast<float2*>(at);
   const float2 above = *reinterpret_cast<float2*>(at + 8);
   low.x += before.x, low.y += before.y, high.x += above.x, high.y += above.y;
@@ -46,8 +44,7 @@ __device__ inline void add_residual(const Block<kN>& block, const Place& place, 
           ffn ? kFfnSquares : kInputSquares, 2 * layer + (ffn ? 1 : 2), own, low, high);
 }
 
-template <int kN>
-__device__ inline void put_qkv(const Block<kN>& block, const Place& place, int layer, int tile,
+__device__ inline void put_qkv(const Block& block, const Place& place, int layer, int tile,
                                float2 low, float2 high) {
   const int head = tile / 8, inner = tile % 8 * 16;
   const bool is_query = head < Shape::kHeads, is_value = head >= Shape::kHeads + Shape::kKvHeads;
@@ -81,21 +78,19 @@ __device__ inline bool has_norm(int kind) { return kind != kO && kind != kDown; 
 
 // Receives tile number `index` of the block, number `own` of the stage, and writes its results.
 // Called by one warp.
-template <int kN>
-__device__ inline void put_results(const Block<kN>& block, unsigned index, int kind, int layer,
+__device__ inline void put_results(const Block& block, unsigned index, int kind, int layer,
                                    int own) {
-  const int tile = tile_of<kN>(kind, block.cluster, own);
+  const int tile = tile_of(block.cluster, own);
   Arrival* arrival = block.arrivals + index % kInboxes;
   stream::wait_arrival(arrival, index / kInboxes);
   __syncwarp();
   if (threadIdx.x % 32 == 0) stream::expect_arrival(arrival, block.sum_bytes);
   const Place place(block);
-  const float* inbox = block.inbox + index % kInboxes * kN * 16;
+  const float* inbox = block.inbox + index % kInboxes * kRows * 16;
   float2 low = make_float2(0, 0), high = low;
 #pragma unroll
   for (int b = 0; b < kCluster; ++b) {
-    const float* at =
-        inbox + (b * Block<kN>::kShare + place.local % Block<kN>::kShare) * 16 + 2 * place.j;
+    const float* at = inbox + (b * Block::kShare + place.local % Block::kShare) * 16 + 2 * place.j;
     const float2 one = *reinterpret_cast<const float2*>(at);
     const float2 two = *reinterpret_cast<const float2*>(at + 8);
     low.x += one.x, low.y += one.y, high.x += two.x, high.y += two.y;
@@ -125,8 +120,7 @@ __device__ inline void put_results(const Block<kN>& block, unsigned index, int k
 }
 
 // 1 / sqrt(mean of the squares) of all rows for each norm of the step. For kScalers warps.
-template <int kN>
-__device__ inline void put_scales(const Block<kN>& block, int scaler) {
+__device__ inline void put_scales(const Block& block, int scaler) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   static_assert(kParts % 32 == 0);
   if (scaler >= block.rows) return;

@@ -16,21 +16,20 @@ __device__ inline int input_cells(int kind) {
 // row's to the block that writes its results (send_sums() of stream_kernel.cuh). A block sends a
 // group when it has received the one before from both, who had then read the one before that, the
 // last one in the same inboxes.
-template <int kN>
-__device__ inline void send_group(const Block<kN>& block, unsigned first, int count) {
-  constexpr int kPacks = stream::kTile / 4, kShare = Block<kN>::kShare;
-  for (int e = static_cast<int>(threadIdx.x); e < count * kN * kPacks; e += kThreads) {
-    const int n = e / kPacks % kN, o = e % kPacks * 4, owner = n / kShare;
+__device__ inline void send_group(const Block& block, unsigned first, int count) {
+  constexpr int kPacks = stream::kTile / 4, kShare = Block::kShare;
+  for (int e = static_cast<int>(threadIdx.x); e < count * kRows * kPacks; e += kThreads) {
+    const int n = e / kPacks % kRows, o = e % kPacks * 4, owner = n / kShare;
     if (n >= block.rows && (n % kShare != 0 || o != 0)) continue;
-    const unsigned index = first + static_cast<unsigned>(e / (kN * kPacks));
-    const float* at = block.sums + index % kTogether * Block<kN>::kSumFloats + sum_place(n, o);
+    const unsigned index = first + static_cast<unsigned>(e / (kRows * kPacks));
+    const float* at = block.sums + index % kTogether * Block::kSumFloats + sum_place(n, o);
     float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 #pragma unroll
     for (int r = 0; r < kWarps; ++r) {
-      const float4 one = *reinterpret_cast<const float4*>(at + r * kN * kSumPitch);
+      const float4 one = *reinterpret_cast<const float4*>(at + r * kRows * kSumPitch);
       sum.x += one.x, sum.y += one.y, sum.z += one.z, sum.w += one.w;
     }
-    float* place = block.inbox + index % kInboxes * kN * 16 +
+    float* place = block.inbox + index % kInboxes * kRows * 16 +
                    (static_cast<int>(block.rank) * kShare + n - owner * kShare) * 16 + o;
     stream::send(reinterpret_cast<float4*>(place), block.arrivals + index % kInboxes,
                  static_cast<unsigned>(owner), sum);
@@ -39,8 +38,7 @@ __device__ inline void send_group(const Block<kN>& block, unsigned first, int co
 
 // Joins the sums of the tiles [own + 1 - count, own] of a stage, when they are a group, and writes
 // the results of the `late` tiles before them, behind the stage's last tile its own too.
-template <int kN>
-__device__ inline void end_tile(const Block<kN>& block, int kind, int layer, int own, int count,
+__device__ inline void end_tile(const Block& block, int kind, int layer, int own, int count,
                                 int late, bool whole, bool last) {
   const int warp = static_cast<int>(threadIdx.x) / 32, begin = own + 1 - count;
   // One place for the code.
@@ -60,11 +58,10 @@ __device__ inline void end_tile(const Block<kN>& block, int kind, int layer, int
   }
 }
 
-// A product. One code for all of these: with one for each product the kernel was larger than the
-// instruction caches. Between passes sums stay where those of a group's tiles are joined.
-template <int kC, int kN, int kHalves>
-__device__ inline void run_stage(Block<kN>& block, Queue<kHalves>& queue, int kind, int layer) {
-  static_assert(tiles_of(kDown) <= kTogether * kClusters);
+// A product of up to kC chunks. One code for all of these: with one for each product the kernel was
+// larger than the instruction caches.
+template <int kC>
+__device__ inline void run_stage(Block& block, Queue& queue, int kind, int layer) {
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int chunks = kStrides[kind].chunks;
   const int mine = (kStrides[kind].tiles - 1 - block.cluster) / kClusters + 1;
@@ -74,32 +71,22 @@ __device__ inline void run_stage(Block<kN>& block, Queue<kHalves>& queue, int ki
                               static_cast<int>(block.rank) * chunks * kChunkRowBytes + warp * 128 +
                               lane % 4 * 16;
   block.mark(layer, kStampQkv + 2 * kind);
+  Inputs<kC> inputs;
+  inputs.bring(from, block.mail.row_bytes, block.rows, chunks);
+  block.mark(layer, kStampQkvInputs + 2 * kind);
+  int begin = 0;  // of this group of tiles
+  int late = 0;   // tiles of the one before it, whose results have not been written
 #pragma unroll 1
-  for (int pass = 0; pass < chunks; pass += kC) {
-    const int here = min(chunks - pass, kC);
-    const bool ends = pass + here == chunks;
-    Inputs<kN, kC> inputs;
-    inputs.bring(from + pass * kChunkRowBytes, block.mail.row_bytes, block.rows, here);
-    if constexpr (kN == 16) inputs.arrange(static_cast<std::uint32_t>(block.rows) >> 8);
-    if (pass == 0) block.mark(layer, kStampQkvInputs + 2 * kind);
-    int begin = 0;  // of this group of tiles
-    int late = 0;   // tiles of the one before it, whose results have not been written
-#pragma unroll 1
-    for (int own = 0; own < mine; ++own) {
-      const unsigned index = block.sent + (ends ? 0u : static_cast<unsigned>(own));
-      float* place = block.sums + index % kTogether * Block<kN>::kSumFloats;
-      TileSums<kN> sums;
-      if (pass > 0) sums.load(place);
-      multiply(sums, queue, inputs, here);
-      sums.store(place);
-      if (!ends) continue;
-      ++block.sent;
-      const int count = own + 1 - begin;
-      const bool last = own + 1 == mine, whole = last || count == together;
-      end_tile(block, kind, layer, own, count, late, whole, last);
-      late = whole ? count : 0;
-      if (whole) begin = own + 1;
-    }
+  for (int own = 0; own < mine; ++own) {
+    TileSums sums;
+    multiply(sums, queue, inputs, chunks);
+    sums.store(block.sums + block.sent % kTogether * Block::kSumFloats);
+    ++block.sent;
+    const int count = own + 1 - begin;
+    const bool last = own + 1 == mine, whole = last || count == together;
+    end_tile(block, kind, layer, own, count, late, whole, last);
+    late = whole ? count : 0;
+    if (whole) begin = own + 1;
   }
 }
 

@@ -17,8 +17,7 @@ struct Unit {
   int row, kv_head, length, tiles_log2, begin, end, pieces;
   const std::int32_t* blocks;
 
-  template <int kN>
-  __device__ explicit Unit(const Block<kN>& block) {
+  __device__ explicit Unit(const Block& block) {
     const PersistStep& step = block.step;
     const int units = block.rows * Shape::kKvHeads, index = static_cast<int>(blockIdx.x) % units;
     const int split = static_cast<int>(blockIdx.x) / units;
@@ -49,10 +48,7 @@ struct Unit {
 };
 
 static_assert(sizeof(Unit) == 40);
-template <int kN>
-__device__ Unit* unit_of(const Block<kN>& block) {
-  return reinterpret_cast<Unit*>(block.unit);
-}
+__device__ inline Unit* unit_of(const Block& block) { return reinterpret_cast<Unit*>(block.unit); }
 
 // Slots of this lane's positions of a tile.
 struct Slots {
@@ -108,9 +104,9 @@ __device__ inline void prefetch_tiles(const Unit& unit, const PersistStep& step,
 // The step's own position, numbers of this launch, where it is in the tile that begins at `first`;
 // and what else the lane waits for, in the same round trips: more() asks for what has not come and
 // says whether there was any.
-template <int kN, class More>
-__device__ inline void fetch_newest(KvTile& tile, const Unit& unit, const Block<kN>& block,
-                                    int layer, int first, More more) {
+template <class More>
+__device__ inline void fetch_newest(KvTile& tile, const Unit& unit, const Block& block, int layer,
+                                    int first, More more) {
   const int lane = static_cast<int>(threadIdx.x) % 32, at = unit.length - 1 - first;
   const bool here = at >= 0 && at < kTilePositions && at % 8 == lane / 4, high = at >= 8;
   const unsigned char* keys =
