@@ -76,7 +76,7 @@ __constant__ const Stride kStrides[kEnd] = {stride_of(kQkv), stride_of(kO), stri
                                             stride_of(kDown), stride_of(kHead)};
 
 // Where the halves of pieces are: a ring of places, each with a barrier that counts the bytes that
-// came and one that counts the warps that have read them.
+// came and one that counts the lanes that have read them.
 struct Ring {
   static constexpr int kBarriers = 2 * kHalves;
   std::uint32_t halves;  // [kHalves][kHalfBytes]
@@ -94,7 +94,7 @@ struct Ring {
   __device__ void init() const {
     for (int i = 0; i < kBarriers; ++i) {
       init_barrier(barriers + static_cast<std::uint32_t>(8 * i),
-                   i < kHalves ? 1u : unsigned{kWarps});
+                   i < kHalves ? 1u : unsigned{32 * kWarps});
     }
     publish_barriers();
   }
@@ -198,13 +198,12 @@ struct Queue {
     wait_barrier(ring.full(slot), phase);
     wait_barrier(ring.full(second()), phase ^ (slot + 1 == kHalves ? 1u : 0u));
   }
-  // The piece has been read.
+  // The piece has been read. Every lane orders its reads before the copies that fill the places
+  // again, which are of another proxy, and arrives itself.
   __device__ void release() {
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) {
-      arrive_barrier(ring.empty(slot));
-      arrive_barrier(ring.empty(second()));
-    }
+    fence_async_proxy();
+    arrive_barrier(ring.empty(slot));
+    arrive_barrier(ring.empty(second()));
     slot += 2;
     if (slot >= kHalves) slot -= kHalves, phase ^= 1;
   }

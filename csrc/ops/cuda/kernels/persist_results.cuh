@@ -119,7 +119,9 @@ __device__ inline void put_results(const Block& block, unsigned index, int kind,
   }
 }
 
-// 1 / sqrt(mean of the squares) of all rows for each norm of the step. For kScalers warps.
+// 1 / sqrt(mean of the squares) of all rows for each norm of the step. For kScalers warps. A norm's
+// factors take the place of the one's before when its squares are there, which come of results that
+// every warp wrote to its cells behind its last use of the factors before.
 __device__ inline void put_scales(const Block& block, int scaler) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   static_assert(kParts % 32 == 0);
