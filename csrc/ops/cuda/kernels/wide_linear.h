@@ -1,4 +1,4 @@
-// Matrix products of 17 to 128 rows with bf16 weights on compute capability 9.0: the weights are
+// Matrix products of up to 128 rows with bf16 weights on compute capability 9.0: the weights are
 // the left factor of wgmma, so they stream from memory once and the rows, padded to 32, 64 or 128,
 // cost little. With what stands behind such a product in the decoder. Launchers: device
 // pointers (multiples of 16), sizes, a stream; each launch may be captured in a CUDA graph.
