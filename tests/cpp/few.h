@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 namespace higgs_rt::testing {
@@ -10,8 +11,8 @@ namespace higgs_rt::testing {
 // tests/gpu/sanitize sets HIGGS_RT_TEST_FEW.
 inline bool few_only() { return std::getenv("HIGGS_RT_TEST_FEW") != nullptr; }
 
-// Under racecheck, where a step of the released shape keeps the machine for half a minute and more:
-// one layer.
+// Under racecheck, which takes its time by the access to shared memory: one layer of a step, few
+// outputs, but of inputs as many as fill every place of a queue more than twice.
 inline bool fewest_only() {
   const char* few = std::getenv("HIGGS_RT_TEST_FEW");
   return few != nullptr && std::strcmp(few, "fewest") == 0;
@@ -21,6 +22,10 @@ inline bool fewest_only() {
 template <class T>
 std::vector<T> all_or_few(std::vector<T> all, std::vector<T> few) {
   return few_only() ? few : all;
+}
+template <class T>
+std::vector<T> all_few_or_fewest(std::vector<T> all, std::vector<T> few, std::vector<T> fewest) {
+  return fewest_only() ? fewest : all_or_few(std::move(all), std::move(few));
 }
 
 }  // namespace higgs_rt::testing

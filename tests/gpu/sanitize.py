@@ -1,20 +1,25 @@
 """compute-sanitizer over the GPU's C++ tests, case by case and several at a time; one table.
 
-    python tests/gpu/sanitize.py BUILD [--tools memcheck,racecheck,initcheck] [--jobs 8]
+    python tests/gpu/sanitize.py BUILD [--tools memcheck,racecheck,initcheck] [--results FILE]
 
 Every `cuda` case of every folder runs under every tool, with fewer sizes than usual
 (HIGGS_RT_TEST_FEW, tests/cpp/few.h); under racecheck each in a process of its own, as those of api
 and engine, under the others those whose names begin alike in one. What racecheck leaves out stands
 in sanitize_cases.py and below the table. Fails for any report, failed or skipped case, and for one
 that does not end in time. Every result is printed when it is there, so that what ends this script
-loses none. Behind the table it names the kernels (every instance of every template,
-tests/cpp/kernel_log.cpp) that no case of a tool saw.
+loses none; with --results what ended clean is kept too, and another call, of another build of the
+same sources too, runs what is left and shows the table of all. Behind the table it names the
+kernels (every instance of every template, tests/cpp/kernel_log.cpp) that no case of a tool saw.
 
 Processes take turns on the GPU, a few milliseconds each, and the tools wait for every kernel: cases
 of many kernels crawl beside those whose kernels take long (HEAVY). So memcheck and initcheck come
 first, then racecheck but for the latter, which come last by themselves, `--heavy` at a time.
 Racecheck's threads look at memory all the time while a kernel runs, and by itself it starts one for
 every core: here all processes have as many together.
+
+Some cases run under a compute-sanitizer of 2026 or later (sanitize_cases.py): the one given as
+--newer, that of the Python package nvidia-cuda-sanitizer-api, or the one in PATH, where the others'
+is.
 
 Under racecheck and initcheck the products that are cuBLASLt's come from a plain kernel
 (tests/cpp/plain_matmul.cu): racecheck 2025.3.1 breaks off over cuBLASLt's kernels, and initcheck
@@ -48,6 +53,8 @@ from sanitize_report import (
     show,
     told,
 )
+from sanitize_results import Results
+from sanitize_tools import find_tools, told_to
 
 PORTS = 20  # of one process; it tries 10
 RUNNING: set[subprocess.Popen[str]] = set()
@@ -57,16 +64,15 @@ STOPPED = threading.Event()
 def main(arguments: list[str] | None = None) -> int:
     """Run, print the table; 1 when anything is wrong."""
     options = parse(arguments)
-    tool = shutil.which("compute-sanitizer")
-    if tool is None:
-        raise SystemExit("[sanitize] expected compute-sanitizer (CUDA toolkit), got none in PATH")
-    every = tasks_of(options.build, options.tools, options.folders)
-    tasks = [task for task in every if not task.is_one_of(LEFT_OUT)]
-    print(f"compute-sanitizer {version(tool)}", flush=True)
+    tools = find_tools(options.newer)
+    results = Results(options.results)
+    every = tasks_of(options.build, options.tools, options.folders, options.cases)
+    watched = [task for task in every if not task.is_one_of(LEFT_OUT)]
+    tasks = [task for task in watched if not results.has(task)]
+    outcomes = results.of(watched)
     begin = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: stop())
     slots = iter(range(len(tasks)))
-    outcomes: list[Outcome] = []
     for jobs, part in (
         (options.jobs, [task for task in tasks if task.tool != "racecheck"]),
         (options.jobs, [t for t in tasks if t.tool == "racecheck" and t.weight == 0]),
@@ -75,31 +81,15 @@ def main(arguments: list[str] | None = None) -> int:
         threads = max(2, (os.cpu_count() or 1) // max(1, min(jobs, len(part))))
         with ThreadPoolExecutor(jobs) as pool:
             futures = [
-                pool.submit(run, options, [tool, *told_to(task, threads)], task, next(slots), begin)
+                pool.submit(run, options, tools.of(task), task, threads, next(slots), begin)
                 for task in part
             ]
-            outcomes += [told(future.result()) for future in as_completed(futures)]
+            for future in as_completed(futures):
+                outcomes.append(told(future.result()))
+                results.keep(outcomes[-1])
     left_out = [task for task in every if task.is_one_of(LEFT_OUT)]
     show(outcomes, left_out, time.monotonic() - begin)
     return int(any(one.faults for one in outcomes))
-
-
-def version(tool: str) -> str:
-    """The tool's: what it reports differs from one to the next."""
-    command = [tool, "--version"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
-    found = re.search(r"Version (\S+)", done.stdout)
-    return found[1] if found else "(it tells no version)"
-
-
-def told_to(task: Task, threads: int) -> list[str]:
-    """What the tool is told about a task."""
-    words = ["--tool", task.tool, "--print-limit", "2000"]
-    if task.tool == "racecheck":
-        words += ["--racecheck-num-workers", str(threads)]
-    if task.watched:
-        words += ["--kernel-name", f"kns={task.watched}"]
-    return words
 
 
 def stop() -> None:
@@ -115,8 +105,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("build", type=Path)
     parser.add_argument("--tools", default=",".join(TOOLS))
     parser.add_argument("--folders", default=",".join(FOLDERS))
+    parser.add_argument("--cases", default="", help="only those with this in their names")
+    parser.add_argument("--newer", type=Path, help="compute-sanitizer of 2026 or later")
+    parser.add_argument("--results", type=Path, help="keeps what ended clean, which runs no more")
     parser.add_argument("--jobs", type=int, default=8, help="cases at a time")
-    parser.add_argument("--heavy", type=int, default=3, help="heavy cases at a time")
+    parser.add_argument("--heavy", type=int, default=max(3, (os.cpu_count() or 1) // 2))
     parser.add_argument("--case-seconds", type=float, default=150)
     parser.add_argument("--all-seconds", type=float, default=1800, help="later ones do not start")
     parser.add_argument("--port", type=int, default=49152, help="the first of 4,000")
@@ -129,17 +122,25 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def run(
-    options: argparse.Namespace, tool: list[str], task: Task, slot: int, begin: float
+    options: argparse.Namespace,
+    tool: str | None,
+    task: Task,
+    threads: int,
+    slot: int,
+    begin: float,
 ) -> Outcome:
     """One case."""
     outcome = Outcome(task)
+    if tool is None:
+        outcome.faults.append("expected a compute-sanitizer of 2026 or later (--newer), got none")
+        return outcome
     left = options.all_seconds - (time.monotonic() - begin)
     if left <= 0 or STOPPED.is_set():
         outcome.faults.append(NOT_STARTED)
         return outcome
     with tempfile.TemporaryDirectory() as folder:
         log, kernels = Path(folder) / "log", Path(folder) / "kernels"
-        command = [*tool, "--log-file", str(log)]
+        command = [tool, *told_to(task, threads), "--log-file", str(log)]
         command += ["--port", str(options.port + PORTS * (slot % 200))]
         command += [str(options.build / "tests" / "cpp" / f"test_{task.folder}"), task.case]
         started = time.monotonic()

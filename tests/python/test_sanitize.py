@@ -61,7 +61,13 @@ def plan(folder: None) -> ModuleType:
     return importlib.import_module("sanitize_cases")
 
 
-def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: str, result: str) -> Path:
+def play(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    log: str,
+    result: str,
+    version: str = "2026.4.0.0",
+) -> Path:
     """A build with a case in ops and three in model, and a compute-sanitizer in PATH that writes
     `log`, and to `calls` what it is told; each program has run the kernel _Z3onev."""
     tool = tmp_path / "bin" / "compute-sanitizer"
@@ -69,7 +75,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: str, result: str)
     (tmp_path / "log").write_text(log)
     tool.write_text(
         "#!/bin/sh\n"
-        'if [ "$1" = --version ]; then echo Version 2025.3.1.0; exit; fi\n'
+        f'if [ "$1" = --version ]; then echo Version {version}; exit; fi\n'
         f'echo "$HIGGS_RT_TEST_FEW $*" >> "{tmp_path}/calls"\n'
         'while [ "$1" != --log-file ]; do shift; done\n'
         f'cp "{tmp_path}/log" "$2"\nprintf "%s\\n" "{result}"\n'
@@ -156,7 +162,7 @@ def test_what_has_ended_is_told_when_the_script_is_stopped(
         [*command, "--tools", "initcheck,memcheck"], stdout=subprocess.PIPE, text=True
     ) as script:
         assert script.stdout is not None
-        assert script.stdout.readline().startswith("compute-sanitizer 2025")
+        assert script.stdout.readline().startswith("compute-sanitizer 2026")
         first = script.stdout.readline()
         until(lambda: (tmp_path / "waits").exists())
         script.terminate()
@@ -191,8 +197,8 @@ def test_no_kernel_of_ours_is_excluded(folder: None) -> None:
 def test_cases_that_keep_the_gpu_come_last_the_longest_first(plan: ModuleType) -> None:
     names = [
         ONE_KERNEL,
-        "cuda: a decode step with norms within its products is the step in stages",
         "cuda codec decoder: any parts in any batches give the bits of the whole",
+        "cuda: a decode step with norms within its products is the step in stages",
         "cuda codec decoder: wrong batches are refused, and the next one works",
     ]
     weights = [plan.Task("racecheck", "model", name).weight for name in names]
@@ -208,14 +214,14 @@ def test_what_racecheck_treats_by_name_exists(plan: ModuleType) -> None:
         for folder in plan.FOLDERS
         if (texts := [path.read_text() for path in ROOT.glob(f"tests/cpp/{folder}/test_*.cpp")])
     }
-    for folder, part in [*plan.WATCHED, *plan.LEFT_OUT, *plan.HEAVY]:
+    for folder, part in [*plan.WATCHED, *plan.LEFT_OUT, *plan.HEAVY, *plan.NEWER, *plan.ONE_KERNEL]:
         assert [name for name in names[folder] if part in name]
     kernels = "".join(path.read_text() for path in ROOT.glob("csrc/ops/cuda/kernels/*.cuh"))
     assert all(f" {kernel}(" in kernels for kernel in plan.WATCHED.values())
     # What is left out is about kernels that another case is watched for.
     every = [plan.Task("racecheck", "model", name) for name in names["model"]]
     left_out = [task for task in every if task.is_one_of(plan.LEFT_OUT)]
-    assert len(left_out) == 4
+    assert len(left_out) == 2
     assert {task.watched for task in every if task.watched} == set(plan.WATCHED.values())
     assert not [task for task in left_out if task.watched or task.weight]
     assert not plan.Task("initcheck", "model", left_out[0].case).is_one_of(plan.LEFT_OUT)
@@ -240,7 +246,7 @@ def test_racecheck_tells_what_it_did_not_look_at(
     assert all(call.startswith("fewest ") and "--racecheck-num-workers" in call for call in calls)
     assert [call for call in calls if "--kernel-name kns=persist_kernel" in call] == watched
     assert not [call for call in calls if SAME_BITS in call]
-    assert out.startswith("compute-sanitizer 2025.3.1.0\n")
+    assert out.startswith("compute-sanitizer 2026.4.0.0\nok")
     assert f"left out: racecheck model «{SAME_BITS}»" in out
     assert f"watched no kernel but persist_kernel: racecheck model «{ONE_KERNEL}»" in out
     # A filter that fits nothing would find nothing in anything.
@@ -248,3 +254,63 @@ def test_racecheck_tells_what_it_did_not_look_at(
     assert ("expected persist_kernel to run, got no kernel" in out) == (code == 1)
     # The codec's case saw _Z3onev, the one-kernel step's only what it was watched for.
     assert "racecheck: 2 of 3 kernels ran" in out
+
+
+def test_a_case_runs_under_a_newer_tool_or_not_at_all(
+    sanitize: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log = CLEAN.replace("ERROR SUMMARY: 0 errors", NO_HAZARD)
+    build = play(tmp_path, monkeypatch, log, PASSED, "2025.3.1.0")
+    usual = tmp_path / "bin" / "compute-sanitizer"
+    usual.write_text(usual.read_text().replace("_Z3twov", "_Z3twov\\n1 _Z14persist_kernelv"))
+    wanted = [str(build), "--folders", "model", "--tools", "racecheck"]
+    assert sanitize.main(wanted) == 1
+    assert "expected a compute-sanitizer of 2026 or later" in capsys.readouterr().out
+    assert not [
+        call for call in (tmp_path / "calls").read_text().splitlines() if ONE_KERNEL in call
+    ]
+    package = tmp_path / "site" / "nvidia" / "cu13" / "compute-sanitizer"
+    package.mkdir(parents=True)
+    newer = package / "compute-sanitizer"
+    newer.write_text(usual.read_text().replace("2025.3.1.0", "2026.4.0.0").replace("calls", "new"))
+    newer.chmod(usual.stat().st_mode)
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    assert sanitize.main(wanted) == 0
+    assert capsys.readouterr().out.startswith(
+        "compute-sanitizer 2025.3.1.0\ncompute-sanitizer 2026"
+    )
+    assert [ONE_KERNEL in call for call in (tmp_path / "new").read_text().splitlines()] == [True]
+    assert sanitize.main([*wanted, "--newer", str(usual)]) == 1
+
+
+def test_what_ended_clean_runs_no_more_and_stays_in_the_table(
+    sanitize: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    build = play(tmp_path, monkeypatch, CLEAN, PASSED)
+    calls, file = tmp_path / "calls", tmp_path / "results"
+    wanted = [str(build), "--results", str(file), "--tools", "initcheck", "--folders"]
+    assert sanitize.main([*wanted, "ops"]) == 0
+    assert sanitize.main([*wanted, "ops,model", "--cases", "same bits"]) == 0
+    with pytest.raises(SystemExit, match="expected cases with «none»"):
+        sanitize.main([*wanted, "ops,model", "--cases", "none"])
+    first = len(calls.read_text().splitlines())
+    assert first == 2
+    capsys.readouterr()
+    assert sanitize.main([*wanted, "ops"]) == 0
+    out = capsys.readouterr().out
+    assert len(calls.read_text().splitlines()) == first
+    assert "2 runs of earlier calls ended clean" in out
+    assert "initcheck  ops          1     1" in out
+    assert "initcheck: 1 of 2 kernels ran" in out
+    # What had faults runs again; results of other sources do not count.
+    assert sanitize.main([*wanted, "ops,model"]) == 1
+    assert len(calls.read_text().splitlines()) > first
+    file.write_text(file.read_text().replace('"sources": "', '"sources": "0'))
+    with pytest.raises(SystemExit, match="expected results of these sources"):
+        sanitize.main([*wanted, "ops"])

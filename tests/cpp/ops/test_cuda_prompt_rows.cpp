@@ -44,7 +44,8 @@ TEST("cuda linear gives a prompt row the same bits for every number of rows") {
     compare_prompt_rows(gpu, shape, DType::kBF16, false);
     compare_prompt_rows(gpu, shape, DType::kF32, true);
   }
-  if (few_only()) return compare_prompt_rows(gpu, {3072, 256}, DType::kF32, true);
+  const std::int64_t inputs = fewest_only() ? 1096 : 256;
+  if (few_only()) return compare_prompt_rows(gpu, {3072, inputs}, DType::kF32, true);
   compare_prompt_rows(gpu, {5120, 3072}, DType::kBF16, false);
   compare_prompt_rows(gpu, {16384, 3072}, DType::kBF16, false);
   compare_prompt_rows(gpu, {3072, 3072}, DType::kF32, true);
@@ -126,7 +127,8 @@ TEST("cuda ffn_input gives a prompt row the same bits for every number of rows")
   CudaBackend gpu;
   const std::int64_t most = few_only() ? 272 : 2200;
   for (const Shape& shape :
-       all_or_few<Shape>({{2 * 72, 264}, {2 * 1000, 512}, {2 * 8192, 3072}}, {{2 * 4288, 264}})) {
+       all_few_or_fewest<Shape>({{2 * 72, 264}, {2 * 1000, 512}, {2 * 8192, 3072}},
+                                {{2 * 4288, 264}}, {{2 * 4288, 1160}})) {
     const Tensor x = gpu.put(random_tensor({most, shape[1]}, DType::kF32, 3.0f));
     const Tensor norm = gpu.put(random_tensor({shape[1]}, DType::kBF16));
     const Tensor weight = gpu.put(random_tensor(shape, DType::kBF16));
@@ -143,7 +145,8 @@ TEST("cuda ffn_input gives a prompt row the same bits for every number of rows")
 TEST("cuda attention_input gives a prompt row the same bits for every number of rows") {
   CudaBackend gpu;
   const std::int64_t most = few_only() ? 720 : 2200;
-  for (const Heads& heads : all_or_few<Heads>({{3, 1, 264}, {24, 8, 3072}}, {{24, 8, 264}})) {
+  for (const Heads& heads :
+       all_few_or_fewest<Heads>({{3, 1, 264}, {24, 8, 3072}}, {{24, 8, 264}}, {{24, 8, 1160}})) {
     const std::int64_t outputs = (heads.query + 2 * heads.kv) * kDim;
     const Tensor x = gpu.put(random_tensor({most, heads.size}, DType::kF32, 3.0f));
     const Tensor norm = gpu.put(random_tensor({heads.size}, DType::kBF16));

@@ -33,7 +33,8 @@ struct Places {
   static constexpr int kArrivals = kScale + 4 * kRows;
   static constexpr int kFull = kArrivals + 8 * kInboxes;
   static constexpr int kScaled = kFull + 8 * Ring::kBarriers;
-  static constexpr int kUnit = kScaled + 8;
+  static constexpr int kApplied = kScaled + 8;
+  static constexpr int kUnit = kApplied + 8;
   static constexpr int kNormPlace = kUnit + 40;  // bf16 [kNorms][kOwnTiles][16]
   static constexpr int kBytes = kNormPlace + kNorms * kOwnTiles * 32;
   static_assert(kInbox % 16 == 0 && kResidual % 16 == 0);
@@ -51,7 +52,8 @@ struct Block {
   unsigned char* unit;   // the block's share of attention (persist_tiles.cuh)
   unsigned char* norms;  // of the residual stream's tiles: input and post attention norms, in order
   Arrival* arrivals;
-  std::uint32_t scaled;  // barrier of the warps that write `scale`
+  std::uint32_t scaled;   // barrier of the warps that write `scale`
+  std::uint32_t applied;  // barrier of the threads that read it
   unsigned rank;
   int cluster, rows, sum_bytes;
   float4 turn = {};       // cos, sin of this lane's two pairs of a head, in its row of results

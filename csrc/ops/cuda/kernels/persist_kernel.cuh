@@ -24,6 +24,7 @@ __device__ inline Block make_block(const PersistStep& step, unsigned char* memor
   block.scale = reinterpret_cast<float*>(memory + Places::kScale);
   block.arrivals = reinterpret_cast<Arrival*>(memory + Places::kArrivals);
   block.scaled = shared_address(memory + Places::kScaled);
+  block.applied = shared_address(memory + Places::kApplied);
   block.unit = memory + Places::kUnit;
   block.rank = stream::cluster_rank();
   block.norms = memory + Places::kNormPlace;
@@ -165,6 +166,7 @@ __global__ void __launch_bounds__(kThreads + kHelpers, 1)
   const Ring ring{shared, shared + Places::kFull};
   if (threadIdx.x == 0) {
     init_barrier(block.scaled, min(kScalers, block.rows));
+    init_barrier(block.applied, kThreads);
     ring.init();
     for (int i = 0; i < kInboxes; ++i) {
       stream::init_arrival(block.arrivals + i);

@@ -119,14 +119,21 @@ __device__ inline void put_results(const Block& block, unsigned index, int kind,
   }
 }
 
+// Behind the results of a stage: this thread has read the factors of its norm, if there is one.
+__device__ inline void end_results(const Block& block, int kind) {
+  if (has_norm(kind)) arrive_barrier(block.applied);
+}
+
 // 1 / sqrt(mean of the squares) of all rows for each norm of the step. For kScalers warps. A norm's
-// factors take the place of the one's before when its squares are there, which come of results that
-// every warp wrote to its cells behind its last use of the factors before.
+// factors take the place of the one's before. Its squares come of results that every warp wrote
+// behind its last use of these, so that waiting for their last reader takes no time; but that is an
+// order by way of other blocks' memory.
 __device__ inline void put_scales(const Block& block, int scaler) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   static_assert(kParts % 32 == 0);
   if (scaler >= block.rows) return;
   for (int norm = 0; norm <= 2 * block.step.num_layers; ++norm) {
+    if (norm > 0) wait_barrier(block.applied, (norm - 1) % 2);
     for (int n = scaler; n < block.rows; n += kScalers) {
       const unsigned char* from =
           block.mail.cell(n, norm / 2, norm % 2 == 0 ? kInputSquares : kFfnSquares) + lane * 4;

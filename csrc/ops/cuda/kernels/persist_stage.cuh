@@ -88,6 +88,7 @@ __device__ inline void run_stage(Block& block, Queue& queue, int kind, int layer
     late = whole ? count : 0;
     if (whole) begin = own + 1;
   }
+  end_results(block, kind);
 }
 
 }  // namespace higgs_rt::persist
