@@ -168,8 +168,10 @@ class HalfCodecDecoder final : public CodecDecoder {
     device_.copy_from_host(input_.get(), host_input_.get(),
                            sizeof(InputHead) + count * codes_of(window) * sizeof(std::int32_t));
     const auto* head = reinterpret_cast<const InputHead*>(input_.get());
-    const HalfBatch batch = {&head->count, head->valid.data(), items,
-                             device_.priority() == Priority::kHigh};
+    const HalfBatch batch = {.count = &head->count,
+                             .valid = head->valid.data(),
+                             .max_items = items,
+                             .early = device_.priority() == Priority::kHigh};
     const auto* codes = reinterpret_cast<const std::int32_t*>(head + 1);
     enqueue_half_layers(config_, weights_, buffers_, window, batch, codes, pcm_.get(),
                         device_.stream());
