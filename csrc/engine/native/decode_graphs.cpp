@@ -10,10 +10,11 @@ namespace higgs_rt {
 
 namespace {
 
-// 1, 2, 4, 8, then steps of 8 up to 64 and of a quarter of the power of two below.
+// 1, 2, 4, 8, then steps of 8 up to 64, of 16 up to 256, and of an eighth of the power of two
+// below.
 std::int32_t next_size(std::int32_t rows) {
   const auto power = static_cast<std::int32_t>(std::bit_floor(static_cast<std::uint32_t>(rows)));
-  return rows < 8 ? 2 * rows : rows + std::max(8, power / 4);
+  return rows < 8 ? 2 * rows : rows + std::max(8, power / (rows < 128 ? 4 : 8));
 }
 
 }  // namespace

@@ -56,7 +56,8 @@ LinearPath LinearPaths::choose(std::int64_t rows, const TensorView& weight, std:
 LinearPath LinearPaths::choose(std::int64_t rows, const TensorView& weight, std::int64_t dim,
                                RowKind kind, PromptEnd end) const {
   const LinearPath path = choose(rows, weight, dim, kind);
-  if (path != LinearPath::kCublasLt || kind != RowKind::kPrompt || !prompt_runs_) return path;
+  if (path != LinearPath::kCublasLt || !prompt_runs_) return path;
+  if (kind == RowKind::kDecode && rows <= kWideMaxRows) return path;
   const bool takes = prompt_linear_takes(end, static_cast<int>(std::min(rows, kJoinedRows)),
                                          static_cast<int>(weight.dim(0)),
                                          static_cast<int>(weight.dim(1)), static_cast<int>(dim));

@@ -37,14 +37,13 @@ class LinearPaths {
   //   decode rows 17 to 128   kWide      I and O multiples of 8, head size one of 128; on
   //                                      compute capability 9.0 only. A whole step without
   //                                      adapters: wide_step.cpp
-  //   other decode rows       kCublasLt  I and O multiples of 8
-  //   prompt rows             kCublasLt  the same; on compute capability 9.0 kPrompt, with the
-  //                                      same bits, where prompt_linear_takes() says so: gate and
-  //                                      up to 2,112 rows, the others of a few prompts
+  //   other decode rows,      kCublasLt  I and O multiples of 8; on compute capability 9.0
+  //   prompt rows                        kPrompt, with the same bits, where prompt_linear_takes()
+  //                                      says so: gate and up to 2,112 rows, the others of fewer
   // fp32 and other shapes: kPlain.
   LinearPath choose(std::int64_t rows, const TensorView& weight, std::int64_t dim,
                     RowKind kind) const;
-  // The same, where a product of prompt rows ends as `end` says.
+  // The same, where a product that kPrompt may take ends as `end` says.
   LinearPath choose(std::int64_t rows, const TensorView& weight, std::int64_t dim, RowKind kind,
                     PromptEnd end) const;
 

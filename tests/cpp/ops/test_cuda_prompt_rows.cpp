@@ -1,4 +1,5 @@
-// Rows of prompts have the same bits whatever the other rows. Needs a build with CUDA and a GPU.
+// Rows of prompts have the same bits whatever the other rows, and so have decode rows among more
+// than 128, which take the same products. Needs a build with CUDA and a GPU.
 #include <utility>
 
 #include "cuda_backend.h"
@@ -9,6 +10,15 @@ using namespace higgs_rt::testing;
 
 namespace {
 
+constexpr std::int64_t kMostWide = 128;  // decode rows that round in another way
+
+// The kinds that so many rows may be of. Few: one of them.
+std::vector<RowKind> kinds_of(std::int64_t rows) {
+  if (rows <= kMostWide) return {RowKind::kPrompt};
+  if (few_only()) return {RowKind::kDecode};
+  return {RowKind::kPrompt, RowKind::kDecode};
+}
+
 // Row r of prompts of any number of rows beside row r of the longest one. Few: what adds to 3072
 // outputs goes to each form of prompt_add.cu, all own products.
 void compare_prompt_rows(CudaBackend& gpu, const Shape& shape, DType out_dtype, bool accumulate) {
@@ -16,21 +26,23 @@ void compare_prompt_rows(CudaBackend& gpu, const Shape& shape, DType out_dtype, 
   const Tensor weight = gpu.put(random_tensor(shape, DType::kBF16));
   const Tensor x = gpu.put(random_tensor({most, shape[1]}, DType::kBF16));
   const Tensor start = accumulate ? random_tensor({most, shape[0]}) : zeros({most, shape[0]});
-  const auto product = [&](std::int64_t begin, std::int64_t rows) {
+  const auto product = [&](std::int64_t begin, std::int64_t rows, RowKind kind) {
     const Tensor out = accumulate ? gpu.put(start.view().slice(begin, rows))
                                   : gpu.poisoned({rows, shape[0]}, out_dtype);
-    gpu->linear(x.view().slice(begin, rows), weight, out, accumulate, RowKind::kPrompt);
+    gpu->linear(x.view().slice(begin, rows), weight, out, accumulate, kind);
     return gpu.get(out);
   };
-  const Tensor all = product(0, most);
-  for (const std::int64_t rows :
-       all_or_few<std::int64_t>({1,   2,   5,   8,   16,  17,  24,  33,  64,  100, 128,
-                                 144, 145, 200, 225, 262, 288, 300, 524, 600, 1000},
-                                {1, 33, 112, 144, 262, 400, 560})) {
+  const Tensor all = product(0, most, RowKind::kPrompt);
+  for (const std::int64_t rows : all_or_few<std::int64_t>(
+           {1,   2,   5,   8,   16,  17,  24,  33,  64,  100, 128, 144, 145, 160, 176,
+            192, 200, 208, 209, 224, 225, 240, 256, 262, 288, 300, 524, 600, 1000},
+           {1, 33, 112, 144, 160, 176, 192, 208, 224, 262, 400, 560})) {
     for (const std::int64_t begin : all_or_few<std::int64_t>({3, most - rows}, {most - rows})) {
-      const bool same = same_bits(product(begin, rows), all.view().slice(begin, rows));
-      if (!same) std::cerr << "rows " << rows << " weight " << to_string(shape) << '\n';
-      EXPECT(same);
+      for (const RowKind kind : kinds_of(rows)) {
+        const bool same = same_bits(product(begin, rows, kind), all.view().slice(begin, rows));
+        if (!same) std::cerr << "rows " << rows << " weight " << to_string(shape) << '\n';
+        EXPECT(same);
+      }
     }
   }
 }
@@ -57,15 +69,15 @@ namespace {
 
 // The FFN's first half of `count` rows of x from `begin` on.
 Tensor activated(CudaBackend& gpu, const TensorView& x, const TensorView& norm,
-                 const TensorView& weight, std::int64_t begin, std::int64_t count) {
+                 const TensorView& weight, std::int64_t begin, std::int64_t count,
+                 RowKind kind = RowKind::kPrompt) {
   const std::int64_t width = weight.dim(0) / 2, size = weight.dim(1);
   const Tensor normed = gpu.poisoned({count, size}, DType::kBF16);
   const Tensor up = gpu.poisoned({count, width}, DType::kBF16);
   const Tensor out = gpu.poisoned({count, width}, DType::kBF16);
-  gpu->ffn_input(
-      x.slice(begin, count),
-      {norm, 1e-5f, weight.first(width), weight.slice(width, width), normed, up, RowKind::kPrompt},
-      out);
+  gpu->ffn_input(x.slice(begin, count),
+                 {norm, 1e-5f, weight.first(width), weight.slice(width, width), normed, up, kind},
+                 out);
   return gpu.get(out);
 }
 
@@ -81,7 +93,7 @@ struct Projected {
 // Queries, keys and values of `count` rows of x from `begin` on.
 Projected projected(CudaBackend& gpu, const Heads& heads, const TensorView& x,
                     const TensorView& norm, const TensorView& weight, const TensorView& rope,
-                    std::int64_t begin, std::int64_t count) {
+                    std::int64_t begin, std::int64_t count, RowKind kind = RowKind::kPrompt) {
   std::vector<std::int32_t> position, slot;
   for (std::int64_t r = begin; r < begin + count; ++r) {
     position.push_back(static_cast<std::int32_t>(r % kPositions));
@@ -96,7 +108,7 @@ Projected projected(CudaBackend& gpu, const Heads& heads, const TensorView& x,
   const Tensor keys = gpu.poisoned(kv, DType::kBF16), values = gpu.poisoned(kv, DType::kBF16);
   const std::int64_t q_dim = heads.query * kDim, kv_dim = heads.kv * kDim;
   gpu->attention_input(x.slice(begin, count),
-                       {.num_text_rows = count,
+                       {.num_text_rows = kind == RowKind::kPrompt ? count : 0,
                         .text_norm = norm,
                         .audio_norm = norm,
                         .eps = 1e-5f,
@@ -109,16 +121,17 @@ Projected projected(CudaBackend& gpu, const Heads& heads, const TensorView& x,
                         .normed = normed,
                         .k = k,
                         .v = v,
-                        .kind = RowKind::kPrompt},
+                        .kind = kind},
                        q, keys, values);
   return {gpu.get(q), gpu.get(keys), gpu.get(values)};
 }
 
 // Few: with the most rows, one for each form of the kernels (prompt_swiglu.cu, prompt_qkv.cu).
 std::vector<std::int64_t> some_row_counts(std::vector<std::int64_t> few) {
-  return all_or_few<std::int64_t>({1,   5,   33,  48,  80,  81,  112, 131, 144, 145,  176,
-                                   177, 200, 240, 262, 272, 273, 393, 600, 700, 1048, 1441},
-                                  std::move(few));
+  return all_or_few<std::int64_t>(
+      {1,   5,   33,  48,  80,  81,  112, 131, 144, 145, 160, 176,  177,
+       192, 200, 224, 240, 256, 262, 272, 273, 393, 600, 700, 1048, 1441},
+      std::move(few));
 }
 
 }  // namespace
@@ -133,11 +146,13 @@ TEST("cuda ffn_input gives a prompt row the same bits for every number of rows")
     const Tensor norm = gpu.put(random_tensor({shape[1]}, DType::kBF16));
     const Tensor weight = gpu.put(random_tensor(shape, DType::kBF16));
     const Tensor all = activated(gpu, x, norm, weight, 0, most);
-    for (const std::int64_t rows : some_row_counts({33, 80, 112, 144, 176, 208, 224, 240})) {
-      const Tensor some = activated(gpu, x, norm, weight, most - rows, rows);
-      const bool same = same_bits(some, all.view().slice(most - rows, rows));
-      if (!same) std::cerr << "rows " << rows << " weight " << to_string(shape) << '\n';
-      EXPECT(same);
+    for (const std::int64_t rows : some_row_counts({33, 80, 112, 144, 176, 208, 224, 240, 256})) {
+      for (const RowKind kind : kinds_of(rows)) {
+        const Tensor some = activated(gpu, x, norm, weight, most - rows, rows, kind);
+        const bool same = same_bits(some, all.view().slice(most - rows, rows));
+        if (!same) std::cerr << "rows " << rows << " weight " << to_string(shape) << '\n';
+        EXPECT(same);
+      }
     }
   }
 }
@@ -153,13 +168,17 @@ TEST("cuda attention_input gives a prompt row the same bits for every number of 
     const Tensor weight = gpu.put(random_tensor({outputs, heads.size}, DType::kBF16));
     const Tensor rope = gpu.put(random_tensor({kPositions, kDim / 2, 2}));
     const Projected all = projected(gpu, heads, x, norm, weight, rope, 0, most);
-    for (const std::int64_t rows : some_row_counts({33, 112, 144, 176, 208, 420, 500, 600, 660})) {
-      const Projected some = projected(gpu, heads, x, norm, weight, rope, most - rows, rows);
-      const bool same = same_bits(some.q, all.q.view().slice(most - rows, rows)) &&
-                        same_bits(some.keys, all.keys.view().slice(most - rows, rows)) &&
-                        same_bits(some.values, all.values.view().slice(most - rows, rows));
-      if (!same) std::cerr << "rows " << rows << " inputs " << heads.size << '\n';
-      EXPECT(same);
+    for (const std::int64_t rows :
+         some_row_counts({33, 112, 144, 160, 176, 208, 240, 256, 420, 500, 600, 660})) {
+      for (const RowKind kind : kinds_of(rows)) {
+        const Projected some =
+            projected(gpu, heads, x, norm, weight, rope, most - rows, rows, kind);
+        const bool same = same_bits(some.q, all.q.view().slice(most - rows, rows)) &&
+                          same_bits(some.keys, all.keys.view().slice(most - rows, rows)) &&
+                          same_bits(some.values, all.values.view().slice(most - rows, rows));
+        if (!same) std::cerr << "rows " << rows << " inputs " << heads.size << '\n';
+        EXPECT(same);
+      }
     }
   }
 }

@@ -41,6 +41,7 @@ __device__ void walk_splits(const Context& context, const HeadCache& cache, floa
   const int warp = threadIdx.x / 32, newest = context.length - 1;
   const int mine = (context.splits - 1 - static_cast<int>(blockIdx.x)) / gridDim.x + 1;
   const int count = mine << context.tiles_log2;
+  const int last = context.split_tiles() - 1;  // tile of a split
   const auto stage = [&](int n) { return tiles + (warp * kStages + n % kStages) * 2 * kTileBytes; };
   static_assert(kStages == 2);
   int slots[kStages], later[kStages];
@@ -51,7 +52,7 @@ __device__ void walk_splits(const Context& context, const HeadCache& cache, floa
     later[n] = early && row >= 0 && row < kTile ? row : -1;
   }
   const std::uint64_t once = once_policy();
-  std::uint32_t q[D / 16][2];
+  Queries<D> q;
   if (!early) start(q);
 #pragma unroll
   for (int n = 0; n < kStages; ++n) {
@@ -83,7 +84,7 @@ __device__ void walk_splits(const Context& context, const HeadCache& cache, floa
     __syncwarp();
     const int left = context.length - context.tile_position(n);
     if (left > 0) {
-      add_tile<D>(q, stage(n), stage(n) + kTileBytes, scale, left, sums);
+      add_tile<D>(q, stage(n), stage(n) + kTileBytes, scale, left, (n & last) == 0, sums);
       __syncwarp();
     }
     if (context.tile_position(n + kStages) < context.length) {
@@ -92,7 +93,7 @@ __device__ void walk_splits(const Context& context, const HeadCache& cache, floa
       entry = context.entry_in(n + kStages + 1);
     }
     copy_async_commit();
-    if (((n + 1) & (context.split_tiles() - 1)) != 0) continue;
+    if ((n & last) != last) continue;
     joined.put(sums);
     sums.clear();
     __syncthreads();
@@ -124,9 +125,9 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   Pieces pieces{memory.partial + item * kMaxSplits * elements,
                 memory.scale + item * kMaxSplits * group * 2};
   const int blocks = min(static_cast<int>(gridDim.x), context.splits);
-  const auto start = [&](std::uint32_t (&q)[D / 16][2]) {
+  const auto start = [&](Queries<D>& q) {
     grid_wait();
-    load_queries<D>(static_cast<const __nv_bfloat16*>(data.q) + at, group, q);
+    q.load(static_cast<const __nv_bfloat16*>(data.q) + at, group);
   };
   const auto done = [&](int n) {
     for (int e = threadIdx.x; e < elements; e += kThreads) {

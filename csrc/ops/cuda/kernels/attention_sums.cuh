@@ -33,15 +33,28 @@ struct Folded {
   float largest, total, sum;
 };
 
+// 2^x for x <= 0; where that is too small to count, 0. exp2f() scales such numbers, which takes as
+// many instructions again.
+__device__ inline float power_of_two(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // One order of operations wherever sums are joined: a row has the same bits over one block or many.
 __device__ inline Folded fold(const Folded& a, const Folded& b) {
   const float largest = fmaxf(a.largest, b.largest);
-  const float keep_a = exp2f(a.largest - largest), keep_b = exp2f(b.largest - largest);
+  const float keep_a = power_of_two(a.largest - largest);
+  const float keep_b = power_of_two(b.largest - largest);
   return {largest, __fmaf_rn(a.total, keep_a, __fmul_rn(b.total, keep_b)),
           __fmaf_rn(a.sum, keep_a, __fmul_rn(b.sum, keep_b))};
 }
 
 __device__ inline Folded nothing() { return {-INFINITY, 0.0f, 0.0f}; }
+// fold(nothing(), b), where b may be nothing too.
+__device__ inline Folded fold_first(const Folded& b) {
+  return {b.largest, b.total + 0.0f, b.sum + 0.0f};
+}
 
 // Shared memory behind the tiles: of the warps, and of the splits that this block has joined.
 template <int D>
@@ -85,9 +98,9 @@ struct Joined {
   // Element `e` = head * D + number, over the warps. Without branches, so that the elements of a
   // thread are found beside each other.
   __device__ Folded over_warps(int e) const {
-    Folded all = nothing();
+    Folded all = fold_first({largest[e / D], total[e / D], sum[e]});
 #pragma unroll
-    for (int w = 0; w < kWarps; ++w) {
+    for (int w = 1; w < kWarps; ++w) {
       const int at = w * kMaxGroup + e / D;
       const Folded with = fold(all, {largest[at], total[at], sum[w * group * D + e]});
       if (largest[at] != -INFINITY) all = with;  // otherwise it had no position

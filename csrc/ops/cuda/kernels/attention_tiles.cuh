@@ -157,10 +157,31 @@ __device__ inline void copy_position(const HeadCache& cache, int slot, int row, 
 
 // Tiles begin at a multiple of 256 bytes, so that lanes find their chunks by an exclusive or.
 
+// The queries of a group as the left factor of a product takes them: of 16 rows, the heads.
+template <int D>
+struct Queries {
+  std::uint32_t part[D / 16][4];
+
+  __device__ void load(const __nv_bfloat16* q, int group) {
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#pragma unroll
+    for (int k = 0; k < D / 16; ++k) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        // (Heads 8 to 15 do not exist. The compiler does not know that, and keeps their zeros where
+        // the products want them instead of making them again for each tile.)
+        const int head = g + i % 2 * 8;
+        const __nv_bfloat16* from = q + head * D + 16 * k + 2 * t + i / 2 * 8;
+        part[k][i] = head < group ? *reinterpret_cast<const std::uint32_t*>(from) : 0;
+      }
+    }
+  }
+};
+
 // Scores of the tile in log2 units: head g at positions 8 j + 2 t and + 1.
 template <int D>
-__device__ inline void score_tile(const std::uint32_t (&q)[D / 16][2], std::uint32_t keys,
-                                  float scale, int left, float (&score)[2][2]) {
+__device__ inline void score_tile(const Queries<D>& q, std::uint32_t keys, float scale, int left,
+                                  float (&score)[2][2]) {
   const int lane = threadIdx.x % 32;
   const std::uint32_t place = keys + chunk_offset<2 * D>(lane % 8, lane / 8);
   float c[2][4] = {};
@@ -170,8 +191,9 @@ __device__ inline void score_tile(const std::uint32_t (&q)[D / 16][2], std::uint
     for (int j = 0; j < 2; ++j) {
       // Of row 8 j + lane % 8 the chunk 4 k + lane / 8.
       const Matrices b = load_matrices((place ^ (k << 6)) + j * 8 * 2 * D);
-      multiply_add(c[j], q[2 * k][0], 0, q[2 * k][1], 0, b.part[0], b.part[1]);
-      multiply_add(c[j], q[2 * k + 1][0], 0, q[2 * k + 1][1], 0, b.part[2], b.part[3]);
+      const auto &low = q.part[2 * k], &high = q.part[2 * k + 1];
+      multiply_add(c[j], low[0], low[1], low[2], low[3], b.part[0], b.part[1]);
+      multiply_add(c[j], high[0], high[1], high[2], high[3], b.part[2], b.part[3]);
     }
   }
 #pragma unroll
@@ -184,58 +206,52 @@ __device__ inline void score_tile(const std::uint32_t (&q)[D / 16][2], std::uint
   }
 }
 
-// Adds the values of a tile by its scores.
+// Adds the values of a tile by its scores. `first`: the sums are of nothing yet.
 template <int D>
-__device__ inline void add_values(float (&score)[2][2], std::uint32_t values, Sums<D>& sums) {
+__device__ inline void add_values(float (&score)[2][2], std::uint32_t values, bool first,
+                                  Sums<D>& sums) {
   const int lane = threadIdx.x % 32, t = lane % 4;
   const std::uint32_t place = values + chunk_offset<2 * D>(lane / 16 * 8 + lane % 8, lane / 8 % 2);
   float largest = fmaxf(fmaxf(score[0][0], score[0][1]), fmaxf(score[1][0], score[1][1]));
   largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 1));
   largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 2));
   largest = fmaxf(largest, sums.largest);
-  const float keep = exp2f(sums.largest - largest);
+  const float keep = power_of_two(sums.largest - largest);
   sums.largest = largest;
 #pragma unroll
   for (auto& pair : score) {
-    pair[0] = exp2f(pair[0] - largest);
-    pair[1] = exp2f(pair[1] - largest);
+    pair[0] = power_of_two(pair[0] - largest);
+    pair[1] = power_of_two(pair[1] - largest);
   }
   sums.total = sums.total * keep + ((score[0][0] + score[0][1]) + (score[1][0] + score[1][1]));
   const float keep0 = __shfl_sync(kAllLanes, keep, 8 * t);
   const float keep1 = __shfl_sync(kAllLanes, keep, 8 * t + 4);
   const std::uint32_t b0 = packed(score[0][0], score[0][1]);
   const std::uint32_t b1 = packed(score[1][0], score[1][1]);
+  if (!first) {
+#pragma unroll
+    for (auto& c : sums.sum) {
+      c[0] *= keep0;
+      c[1] *= keep1;
+      c[2] *= keep0;
+      c[3] *= keep1;
+    }
+  }
 #pragma unroll
   for (int r = 0; r < D / 16; ++r) {
     const Matrices a = load_matrices_transposed(place ^ (r << 5));  // 2 r chunks further
     float (&c)[4] = sums.sum[r];
-    c[0] *= keep0;
-    c[1] *= keep1;
-    c[2] *= keep0;
-    c[3] *= keep1;
     multiply_add(c, a.part[0], a.part[1], a.part[2], a.part[3], b0, b1);
   }
 }
 
 // Adds a tile with `left` >= 1 positions to the sums.
 template <int D>
-__device__ inline void add_tile(const std::uint32_t (&q)[D / 16][2], std::uint32_t keys,
-                                std::uint32_t values, float scale, int left, Sums<D>& sums) {
+__device__ inline void add_tile(const Queries<D>& q, std::uint32_t keys, std::uint32_t values,
+                                float scale, int left, bool first, Sums<D>& sums) {
   float score[2][2];
   score_tile<D>(q, keys, scale, left, score);
-  add_values<D>(score, values, sums);
-}
-
-template <int D>
-__device__ inline void load_queries(const __nv_bfloat16* q, int group,
-                                    std::uint32_t (&to)[D / 16][2]) {
-  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-#pragma unroll
-  for (int k = 0; k < D / 16; ++k) {
-    const auto* from = reinterpret_cast<const std::uint32_t*>(q + g * D + 16 * k + 2 * t);
-    to[k][0] = g < group ? from[0] : 0;
-    to[k][1] = g < group ? from[4] : 0;
-  }
+  add_values<D>(score, values, first, sums);
 }
 
 }  // namespace higgs_rt::decode

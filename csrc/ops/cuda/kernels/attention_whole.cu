@@ -102,6 +102,7 @@ __device__ void walk_context(const Tiles& tiles, const Copies& copies, float sca
                              Done done) {
   const int tiles_log2 = tiles_log2_of(tiles.length);
   const int count = splits_of(tiles.length, tiles_log2) << tiles_log2;
+  const int last = (1 << tiles_log2) - 1;  // tile of a split
   const auto behind = [&](std::uint32_t half) {
     half += kHalfBytes;
     return half == halves + kHalves * kHalfBytes ? halves : half;
@@ -117,7 +118,7 @@ __device__ void walk_context(const Tiles& tiles, const Copies& copies, float sca
   const auto has_last = [&](int n) { return static_cast<unsigned>(tiles.left(n) - 1) < kTile; };
   const bool early = !has_last(0) && !has_last(1);
   if (early) begin();
-  std::uint32_t q[kDim / 16][2];
+  Queries<kDim> q;
   start(q);
   if (!early) begin();
   Sums<kDim> sums;
@@ -134,13 +135,13 @@ __device__ void walk_context(const Tiles& tiles, const Copies& copies, float sca
     half = behind(half);
     copy_async_wait<2>();
     __syncwarp();
-    if (left > 0) add_values<kDim>(score, half, sums);
+    if (left > 0) add_values<kDim>(score, half, (n & last) == 0, sums);
     __syncwarp();
     slot = tiles.slot(n + 2, entry);
     copies.bring(copies.k, slot, tiles.left(n + 2), half);
     half = behind(half);
     entry = tiles.entry_of(n + 3);
-    if (((n + 1) & ((1 << tiles_log2) - 1)) != 0) continue;
+    if ((n & last) != last) continue;
     joined.put(sums);
     sums.clear();
     __syncthreads();
@@ -165,16 +166,18 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     return;
   }
   const Joined<kDim> joined(shared + kWarps * kHalves * kHalfBytes, work.group);
-  const auto start = [&](std::uint32_t (&q)[kDim / 16][2]) {
+  const auto start = [&](Queries<kDim>& q) {
     grid_wait();
-    load_queries<kDim>(static_cast<const __nv_bfloat16*>(data.q) + at, work.group, q);
+    q.load(static_cast<const __nv_bfloat16*>(data.q) + at, work.group);
   };
   Folded held[kHeld];
   const auto done = [&](int n) {
 #pragma unroll
     for (int i = 0; i < kHeld; ++i) {
       const int e = static_cast<int>(threadIdx.x) + i * kThreads;
-      if (e < elements) held[i] = fold(n == 0 ? nothing() : held[i], joined.over_warps(e));
+      if (e >= elements) continue;
+      const Folded split = joined.over_warps(e);
+      held[i] = n == 0 ? fold_first(split) : fold(held[i], split);
     }
   };
   const std::uint32_t halves = shared_address(shared) + threadIdx.x / 32 * kHalves * kHalfBytes;

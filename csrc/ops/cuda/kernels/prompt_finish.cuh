@@ -48,7 +48,7 @@ struct Finish {
 // whole sectors. What they are added to comes while the products run.
 template <class F, int kTile>
 struct Finish<F, AddEnd<kTile>> {
-  static_assert(F::kOutputs == kTile && F::kRows <= 96, "registers for as many numbers again");
+  static_assert(F::kOutputs == kTile && F::kRows <= 128, "registers for as many numbers again");
   static constexpr int kSums = F::kRows / 2;
   float before[kSums];
   float* place;  // of the first output in the first row

@@ -1,6 +1,6 @@
-// Matrix products of prompt rows with bf16 weights on compute capability 9.0, with
-// what stands behind them in the decoder. Launchers: device pointers (multiples of 16), sizes, a
-// stream; each launch may be captured in a CUDA graph.
+// Matrix products of prompt rows, and of more than 128 decode rows, with bf16 weights on compute
+// capability 9.0, with what stands behind them in the decoder. Launchers: device pointers
+// (multiples of 16), sizes, a stream; each launch may be captured in a CUDA graph.
 //
 // A row has the same bits for every number of rows, and the bits that a product by one chain of
 // sums over the inputs in steps of 16 (cublas_lt.h) and a kernel behind it (joined.h) would give.

@@ -12,7 +12,8 @@ cudaError_t launch_prompt_swiglu(const StreamWeight& weight, const PlainRows& x,
   if (x.rows <= 112) return launch_form<Form<112, 2, 1, 1>>(weight, x, end, stream);
   if (x.rows <= 144) return launch_form<Form<144, 2, 1, 1>>(weight, x, end, stream);
   return launch_cheapest<Form<176, 2, 2, 1>, Form<208, 2, 2, 1>, Form<224, 2, 2, 1>,
-                         Form<240, 2, 2, 1>, Form<272, 2, 2, 1>>(weight, x, end, stream);
+                         Form<240, 2, 2, 1>, Form<256, 2, 2, 1>, Form<272, 2, 2, 1>>(weight, x, end,
+                                                                                     stream);
 }
 
 }  // namespace higgs_rt

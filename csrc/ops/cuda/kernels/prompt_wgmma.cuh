@@ -67,6 +67,10 @@ namespace higgs_rt::prompt {
 #define HIGGS_SUMS_116 HIGGS_SUMS_112, "+f"(sum[112]), "+f"(sum[113]), "+f"(sum[114]), "+f"(sum[115])
 #define HIGGS_NAMES_120 HIGGS_NAMES_116 ", %116, %117, %118, %119"
 #define HIGGS_SUMS_120 HIGGS_SUMS_116, "+f"(sum[116]), "+f"(sum[117]), "+f"(sum[118]), "+f"(sum[119])
+#define HIGGS_NAMES_124 HIGGS_NAMES_120 ", %120, %121, %122, %123"
+#define HIGGS_SUMS_124 HIGGS_SUMS_120, "+f"(sum[120]), "+f"(sum[121]), "+f"(sum[122]), "+f"(sum[123])
+#define HIGGS_NAMES_128 HIGGS_NAMES_124 ", %124, %125, %126, %127"
+#define HIGGS_SUMS_128 HIGGS_SUMS_124, "+f"(sum[124]), "+f"(sum[125]), "+f"(sum[126]), "+f"(sum[127])
 #define HIGGS_MULTIPLY(rows, names, sums, a_name, b_name)                                    \
   __device__ inline void multiply(float (&sum)[rows / 2], std::uint64_t a, std::uint64_t b) { \
     asm volatile("wgmma.mma_async.sync.aligned.m64n" #rows "k16.f32.bf16.bf16 {" names "}, "  \
@@ -81,13 +85,17 @@ HIGGS_MULTIPLY(72, HIGGS_NAMES_36, HIGGS_SUMS_36, "%36", "%37")
 HIGGS_MULTIPLY(80, HIGGS_NAMES_40, HIGGS_SUMS_40, "%40", "%41")
 HIGGS_MULTIPLY(88, HIGGS_NAMES_44, HIGGS_SUMS_44, "%44", "%45")
 HIGGS_MULTIPLY(96, HIGGS_NAMES_48, HIGGS_SUMS_48, "%48", "%49")
+HIGGS_MULTIPLY(104, HIGGS_NAMES_52, HIGGS_SUMS_52, "%52", "%53")
 HIGGS_MULTIPLY(112, HIGGS_NAMES_56, HIGGS_SUMS_56, "%56", "%57")
+HIGGS_MULTIPLY(120, HIGGS_NAMES_60, HIGGS_SUMS_60, "%60", "%61")
+HIGGS_MULTIPLY(128, HIGGS_NAMES_64, HIGGS_SUMS_64, "%64", "%65")
 HIGGS_MULTIPLY(136, HIGGS_NAMES_68, HIGGS_SUMS_68, "%68", "%69")
 HIGGS_MULTIPLY(144, HIGGS_NAMES_72, HIGGS_SUMS_72, "%72", "%73")
 HIGGS_MULTIPLY(176, HIGGS_NAMES_88, HIGGS_SUMS_88, "%88", "%89")
 HIGGS_MULTIPLY(208, HIGGS_NAMES_104, HIGGS_SUMS_104, "%104", "%105")
 HIGGS_MULTIPLY(224, HIGGS_NAMES_112, HIGGS_SUMS_112, "%112", "%113")
 HIGGS_MULTIPLY(240, HIGGS_NAMES_120, HIGGS_SUMS_120, "%120", "%121")
+HIGGS_MULTIPLY(256, HIGGS_NAMES_128, HIGGS_SUMS_128, "%128", "%129")
 #undef HIGGS_MULTIPLY
 #undef HIGGS_NAMES_4
 #undef HIGGS_SUMS_4
@@ -149,6 +157,10 @@ HIGGS_MULTIPLY(240, HIGGS_NAMES_120, HIGGS_SUMS_120, "%120", "%121")
 #undef HIGGS_SUMS_116
 #undef HIGGS_NAMES_120
 #undef HIGGS_SUMS_120
+#undef HIGGS_NAMES_124
+#undef HIGGS_SUMS_124
+#undef HIGGS_NAMES_128
+#undef HIGGS_SUMS_128
 // clang-format on
 
 }  // namespace higgs_rt::prompt
