@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::int64_t kMostRows = 128;
 std::vector<std::int64_t> row_counts() {
-  return all_or_few<std::int64_t>({17, 24, 31, 32, 33, 64, 65, 100, 127, 128},
+  return all_or_few<std::int64_t>({17, 24, 31, 32, 33, 48, 49, 64, 65, 80, 90, 100, 112, 127, 128},
                                   {17, 33, 49, 65, 81, 97});
 }
 // Few inputs, inputs and outputs that end within a tile, inputs of 1 to 4 parts, one tile, the

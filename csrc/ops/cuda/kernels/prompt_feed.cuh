@@ -10,14 +10,7 @@
 
 namespace higgs_rt::prompt {
 
-// By one lane of a warp that is here as a whole.
-__device__ inline void expect_by_one(std::uint32_t barrier, unsigned bytes) {
-  asm volatile(
-      "{ .reg .pred p; elect.sync _|p, 0xffffffff; "
-      "@p mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1; }" ::"r"(barrier),
-      "r"(bytes)
-      : "memory");
-}
+using wide::expect_by_one;
 template <bool kShared>
 __device__ inline void copy_by_one(std::uint32_t to, const CUtensorMap* map, int column, int row,
                                    std::uint32_t barrier, std::uint16_t blocks,
@@ -30,12 +23,7 @@ __device__ inline void copy_by_one(std::uint32_t to, const CUtensorMap* map, int
         "l"(map), "r"(column), "r"(row), "r"(barrier), "h"(blocks), "l"(policy)
         : "memory");
   } else {
-    asm volatile(
-        "{ .reg .pred p; elect.sync _|p, 0xffffffff; "
-        "@p cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes."
-        "L2::cache_hint [%0], [%1, {%2, %3}], [%4], %5; }" ::"r"(to),
-        "l"(map), "r"(column), "r"(row), "r"(barrier), "l"(policy)
-        : "memory");
+    wide::copy_by_one(to, map, column, row, barrier, policy);
   }
 }
 __device__ inline void arrive_in(std::uint32_t barrier, unsigned rank) {

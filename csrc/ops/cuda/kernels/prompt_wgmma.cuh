@@ -78,9 +78,12 @@ namespace higgs_rt::prompt {
                  : sums                                                                       \
                  : "l"(a), "l"(b));                                                           \
   }
+HIGGS_MULTIPLY(16, HIGGS_NAMES_8, HIGGS_SUMS_8, "%8", "%9")
+HIGGS_MULTIPLY(32, HIGGS_NAMES_16, HIGGS_SUMS_16, "%16", "%17")
 HIGGS_MULTIPLY(40, HIGGS_NAMES_20, HIGGS_SUMS_20, "%20", "%21")
 HIGGS_MULTIPLY(48, HIGGS_NAMES_24, HIGGS_SUMS_24, "%24", "%25")
 HIGGS_MULTIPLY(56, HIGGS_NAMES_28, HIGGS_SUMS_28, "%28", "%29")
+HIGGS_MULTIPLY(64, HIGGS_NAMES_32, HIGGS_SUMS_32, "%32", "%33")
 HIGGS_MULTIPLY(72, HIGGS_NAMES_36, HIGGS_SUMS_36, "%36", "%37")
 HIGGS_MULTIPLY(80, HIGGS_NAMES_40, HIGGS_SUMS_40, "%40", "%41")
 HIGGS_MULTIPLY(88, HIGGS_NAMES_44, HIGGS_SUMS_44, "%44", "%45")

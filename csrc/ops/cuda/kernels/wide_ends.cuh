@@ -5,6 +5,50 @@
 
 namespace higgs_rt::wide {
 
+// Sums of eight rows to shared memory as [rows, kStride].
+template <int kRows>
+__device__ inline void lay_down(std::uint32_t to, unsigned i, const Four& sums) {
+  constexpr int kStride = Sizes<kRows>::kStride;
+  const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const unsigned output = warp / 4 * kGroupOutputs + warp % 4 * 16 + lane / 4;
+  const std::uint32_t place = to + ((8 * i + lane % 4 * 2) * kStride + output) * 4;
+  store_here(place, sums.item[0]);
+  store_here(place + kStride * 4, sums.item[1]);
+  store_here(place + 8 * 4, sums.item[2]);
+  store_here(place + (kStride + 8) * 4, sums.item[3]);
+}
+// The same of all rows of this block.
+template <int kRows, class Inbox>
+__device__ inline void lay_down_all(std::uint32_t to, const Inbox& inbox,
+                                    const float (&sum)[kRows / 2]) {
+  if (inbox.work.parts > 1) {
+    const int part = inbox.share.part;
+    const unsigned count = inbox.eights(part), step = count * kUnitBytes;
+    inbox.with_parts([&](auto parts) {
+      std::uint32_t at = inbox.place(inbox.work.open_stage[part], 0);
+      constexpr int kParts = decltype(parts)::value, kAtOnce = kParts == 0 ? 1 : 2;
+#pragma unroll 1
+      for (unsigned i = 0; i < count; i += kAtOnce) {
+        Four all[kAtOnce];
+#pragma unroll
+        for (unsigned n = 0; n < kAtOnce; ++n) {
+          if (i + n < count) all[n] = inbox.template joined_of<kParts>(at, step);
+          at = inbox.wrapped(at + kUnitBytes);
+        }
+#pragma unroll
+        for (unsigned n = 0; n < kAtOnce; ++n) {
+          if (i + n < count) lay_down<kRows>(to, i + n, all[n]);
+        }
+      }
+    });
+    return;
+  }
+#pragma unroll
+  for (unsigned i = 0; i < kRows / 8; ++i) {
+    lay_down<kRows>(to, i, {sum[4 * i], sum[4 * i + 1], sum[4 * i + 2], sum[4 * i + 3]});
+  }
+}
+
 // A block's share of the rows, four outputs of both halves at a time.
 template <int kRows, WideEnd kEnd>
 struct Ending {
@@ -78,7 +122,15 @@ struct Ending {
     for (int n = 8; n > 0; n /= 2) squares += __shfl_xor_sync(half, squares, n);
     if (j == 0) work.to.next.squares[share.tile * kWideMaxRows + row] = squares;
   }
-  __device__ void finish(std::uint32_t sums, const float* factors) {
+  template <class Inbox>
+  __device__ void finish(const Inbox& inbox, std::uint32_t sums, const float (&sum)[kRows / 2],
+                         const float* factors) {
+    meet_warps<kMultiplied, kMultiplying>();  // nobody reads the rows any more
+    lay_down_all<kRows>(sums, inbox, sum);
+    meet_warps<kEnded, kMultiplying + 32>();
+    write_all(sums, factors);
+  }
+  __device__ void write_all(std::uint32_t sums, const float* factors) {
 #pragma unroll 1
     for (unsigned n = 0; n * kMultiplying < count; n += kHeld) {
       if (n > 0) {
@@ -90,38 +142,5 @@ struct Ending {
     }
   }
 };
-
-// Sums of eight rows to shared memory as [rows, kStride].
-template <int kRows>
-__device__ inline void lay_down(std::uint32_t to, unsigned i, const Four& sums) {
-  constexpr int kStride = Sizes<kRows>::kStride;
-  const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const unsigned output = warp / 4 * kGroupOutputs + warp % 4 * 16 + lane / 4;
-  const std::uint32_t place = to + ((8 * i + lane % 4 * 2) * kStride + output) * 4;
-  store_here(place, sums.item[0]);
-  store_here(place + kStride * 4, sums.item[1]);
-  store_here(place + 8 * 4, sums.item[2]);
-  store_here(place + (kStride + 8) * 4, sums.item[3]);
-}
-// The same of all rows of this block.
-template <int kRows, class Inbox>
-__device__ inline void lay_down_all(std::uint32_t to, const Inbox& inbox,
-                                    const float (&sum)[kRows / 2]) {
-  if (inbox.work.parts > 1) {
-    const int part = inbox.share.part;
-    const unsigned count = inbox.eights(part), step = count * kUnitBytes;
-    std::uint32_t at = inbox.place(inbox.work.open_stage[part], 0);
-#pragma unroll 1
-    for (unsigned i = 0; i < count; ++i) {
-      lay_down<kRows>(to, i, inbox.joined(at, step));
-      at = inbox.wrapped(at + kUnitBytes);
-    }
-    return;
-  }
-#pragma unroll
-  for (unsigned i = 0; i < kRows / 8; ++i) {
-    lay_down<kRows>(to, i, {sum[4 * i], sum[4 * i + 1], sum[4 * i + 2], sum[4 * i + 3]});
-  }
-}
 
 }  // namespace higgs_rt::wide

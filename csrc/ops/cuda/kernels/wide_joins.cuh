@@ -4,6 +4,8 @@
 // counts the bytes, so that nobody meets anybody and no fence waits for what is under way.
 #pragma once
 
+#include <type_traits>
+
 #include "ops/cuda/kernels/wide_queues.cuh"
 
 namespace higgs_rt::wide {
@@ -11,12 +13,14 @@ namespace higgs_rt::wide {
 constexpr int kUnitBytes = kMultiplying * 16;  // the sums of eight rows
 constexpr int kStageUnits = kOutputs * kRowBytes / kUnitBytes;
 
-// Where a thread sends its sums of each eight rows: places in the blocks of the cluster, and which
-// block, four bits for each. Found before the products, behind which they would take a while.
+// Where a thread sends its sums of each eight rows: places in the blocks of the cluster, which
+// block, four bits for each, and one bit for each that stays here or goes elsewhere. Found before
+// the products, behind which they would take a while.
 template <int kEights>
 struct Addresses {
   std::uint32_t place[kEights];
   std::uint64_t parts;
+  unsigned stay, leave;
   __device__ unsigned part(int i) const { return static_cast<unsigned>(parts >> 4 * i) & 15; }
 };
 
@@ -70,6 +74,7 @@ struct Inbox {
                            static_cast<unsigned>(j - work.eights[part]);
         to.place[j] = in_block(place(work.open_stage[part], n), static_cast<unsigned>(part));
         to.parts |= static_cast<std::uint64_t>(part) << 4 * j;
+        (part == share.part ? to.stay : to.leave) |= 1u << j;
       }
     }
     return to;
@@ -78,17 +83,40 @@ struct Inbox {
   template <int kEights>
   __device__ void send(const Addresses<kEights>& to, const float (&sum)[4 * kEights]) const {
     wait_barrier(room, 0);
-    const int count = work.eights[work.parts];
 #pragma unroll
     for (int j = 0; j < kEights; ++j) {
-      if (j >= count) break;
-      const Four four{sum[4 * j], sum[4 * j + 1], sum[4 * j + 2], sum[4 * j + 3]};
-      if (to.part(j) == static_cast<unsigned>(share.part)) {
-        store_here(to.place[j], four);
-      } else {
-        send_there(to.place[j], in_block(full, to.part(j)), four);
-      }
+      store_or_send(to.place[j], in_block(full, to.part(j)), to.stay >> j & 1, to.leave >> j & 1,
+                    {sum[4 * j], sum[4 * j + 1], sum[4 * j + 2], sum[4 * j + 3]});
     }
+  }
+  // The sums of all parts (of as many as kParts says, which lets all reads go at once; 0: any
+  // number), in their order, of eight rows of this block: `at` is this thread's place for those of
+  // part 0, `step` bytes lie between two parts.
+  template <int kParts>
+  __device__ Four joined_of(std::uint32_t at, unsigned step) const {
+    if constexpr (kParts == 0) {
+      return joined(at, step);
+    } else {
+      Four one[kParts], all{};
+#pragma unroll
+      for (int part = 0; part < kParts; ++part) {
+        one[part] = load_here(at);
+        at = wrapped(at + step);
+      }
+#pragma unroll
+      for (int part = 0; part < kParts; ++part) {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) all.item[k] += one[part].item[k];
+      }
+      return all;
+    }
+  }
+  // Calls with the number of parts for joined_of().
+  template <class Body>
+  __device__ void with_parts(Body body) const {
+    if (work.parts == 2) return body(std::integral_constant<int, 2>{});
+    if (work.parts == 4) return body(std::integral_constant<int, 4>{});
+    body(std::integral_constant<int, 0>{});
   }
   // The sums of all parts, in their order, of eight rows of this block: `at` is this thread's place
   // for those of part 0, `step` bytes lie between two parts.

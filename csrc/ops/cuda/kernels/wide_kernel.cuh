@@ -68,24 +68,27 @@ __global__ __launch_bounds__(kThreads,
   const std::uint32_t begin = shared_address(memory) + S::kBesideBytes;
   const WeightQueue<kRows> weights{begin, shared_address(&beside.weights)};
   const RowQueue<kRows> rows{begin + WeightQueue<kRows>::kBytes, shared_address(&beside.rows)};
-  const int warp = static_cast<int>(threadIdx.x) / 32, helper = warp - kWarps;
+  // The same for all lanes, and known to be by the compiler.
+  const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0);
+  const int helper = warp - kWarps;
   const bool speaks = threadIdx.x % 32 == 0;
   const Share share = share_of(work);
   const Halves halves = halves_of<kEnd>(work, share.tile);
   const int chunks = share.end - share.begin;
   const WeightSource weight_source{&weight_map, halves};
   const RowSource<kRows> row_source{&row_map};
-  Feed<WeightQueue<kRows>, WeightSource, kWeightsUnderWay> weight_feed{weights, weight_source,
-                                                                       share.begin, chunks};
-  Feed<RowQueue<kRows>, RowSource<kRows>, S::kRowStages> row_feed{rows, row_source, share.begin,
-                                                                  chunks};
+  const Feed<WeightQueue<kRows>, WeightSource, S::kWeightsUnderWay> weight_feed{
+      weights, weight_source, share.begin, chunks};
+  const Feed<RowQueue<kRows>, RowSource<kRows>, S::kRowStages> row_feed{rows, row_source,
+                                                                        share.begin, chunks};
   const Inbox<WeightQueue<kRows>> inbox{work, share, weights, shared_address(&beside.room),
                                         shared_address(&beside.inbox)};
   const bool split = work.parts > 1;
-  if (helper == kWeights && speaks) {
-    weights.template begin<kWeightsUnderWay>();
+  if (helper == kWeights) {
+    if (speaks) weights.template begin<S::kWeightsUnderWay>();
+    __syncwarp();
     weight_feed.start();
-    weights.template init<kWeightsUnderWay>(kWarps);
+    if (speaks) weights.template init<S::kWeightsUnderWay>(kWarps);
   } else if (helper == kRowBoxes && speaks) {
     prefetch_map(&row_map);
     rows.template init<0>(kWarps);
@@ -95,45 +98,37 @@ __global__ __launch_bounds__(kThreads,
   __syncthreads();
   if (split) arrive_cluster();
   Ending<kRows, kEnd> ending(work, share, halves);
+  // (Every warp waits for the cluster before it waits for other warps: docs/gpu.md, "Racecheck".)
   if (helper == kWeights) {
-    if (speaks) {
-      if (work.at_once) grid_launch_next();
-      weight_feed.go_on();
-      grid_launch_next();
-    }
-    if (!split) return;
-    wait_cluster();
-    if (speaks) {
-      weight_feed.give_up(inbox.stages());
-      inbox.open();
-    }
-  } else if (helper == kRowBoxes) {
-    if (speaks) {
-      grid_wait();
-      row_feed.start();
-      row_feed.go_on();
-    }
+    if (work.at_once) grid_launch_next();
     if (split) wait_cluster();
+    weight_feed.go_on();
+    grid_launch_next();
+    if (!split) return;
+    weight_feed.give_up(inbox.stages());
+    if (speaks) inbox.open();
+  } else if (helper == kRowBoxes) {
+    if (split) wait_cluster();
+    grid_wait();
+    row_feed.start();
+    row_feed.go_on();
   } else if (helper == kFactors) {
+    if (split) wait_cluster();
     grid_wait();
     ending.find_factors(beside.factors);
-    if (split) wait_cluster();
     arrive_warps<kEnded, kMultiplying + 32>();
   } else {
     float sum[kRows / 2] = {};
     Addresses<kRows / 8> addresses{};
     if (split) addresses = inbox.template addresses<kRows / 8>();
+    if (split) wait_cluster();
     grid_wait();
     ending.prepare();
-    if (split) wait_cluster();
     multiply_all<kRows>(chunks, weights, rows, warp / 4, sum);
     if (split) inbox.send(addresses, sum);
     ending.prepare_late();
     if (split) wait_barrier_of_cluster(inbox.full, 0);
-    meet_warps<kMultiplied, kMultiplying>();  // nobody reads the rows any more
-    lay_down_all<kRows>(rows.memory, inbox, sum);
-    meet_warps<kEnded, kMultiplying + 32>();
-    ending.finish(rows.memory, beside.factors);
+    ending.finish(inbox, rows.memory, sum, beside.factors);
   }
 }
 

@@ -44,7 +44,7 @@ bool has_room(int parts) {
 
 // Whether the next kernel may start at once: where that was faster on an H200.
 constexpr bool at_once(int rows, WideEnd end) {
-  return end == WideEnd::kSwiglu || (end == WideEnd::kAdd && rows <= 32);
+  return end == WideEnd::kSwiglu || (end == WideEnd::kAdd && rows <= 48);
 }
 
 template <int kRows, WideEnd kEnd>
@@ -87,8 +87,13 @@ cudaError_t launch_end(const StreamWeight& weight, const PlainRows& x, const Wid
   const auto launch = [&](auto launch_sizes) {
     return launch_sizes(weight, x, factors, output, stream);
   };
+  if (x.rows <= 16) return launch(launch_sizes<16, kEnd>);
   if (x.rows <= 32) return launch(launch_sizes<32, kEnd>);
+  if (x.rows <= 48) return launch(launch_sizes<48, kEnd>);
   if (x.rows <= 64) return launch(launch_sizes<64, kEnd>);
+  if (x.rows <= 80) return launch(launch_sizes<80, kEnd>);
+  if (x.rows <= 96) return launch(launch_sizes<96, kEnd>);
+  if (x.rows <= 112) return launch(launch_sizes<112, kEnd>);
   if (x.rows <= kWideMaxRows) return launch(launch_sizes<kWideMaxRows, kEnd>);
   return cudaErrorInvalidValue;
 }

@@ -1,7 +1,8 @@
 // Matrix products of up to 128 rows with bf16 weights on compute capability 9.0: the weights are
-// the left factor of wgmma, so they stream from memory once and the rows, padded to 32, 64 or 128,
-// cost little. With what stands behind such a product in the decoder. Launchers: device
-// pointers (multiples of 16), sizes, a stream; each launch may be captured in a CUDA graph.
+// the left factor of wgmma, so they stream from memory once and the rows, padded to 16,
+// 32, 48, 64, 80, 96, 112 or 128, cost little. With what stands behind such a product in the
+// decoder. Launchers: device pointers (multiples of 16), sizes, a stream; each launch may be
+// captured in a CUDA graph.
 //
 // A row has the same bits for every number of rows: the inputs are split into as many parts as the
 // weight alone says, each part is one chain of sums over its inputs in steps of 16, and parts are

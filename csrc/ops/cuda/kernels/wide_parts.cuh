@@ -7,6 +7,7 @@
 
 #include "ops/cuda/kernels/barrier.cuh"
 #include "ops/cuda/kernels/numbers.cuh"
+#include "ops/cuda/kernels/prompt_wgmma.cuh"
 #include "ops/cuda/kernels/wgmma.cuh"
 
 namespace higgs_rt::wide {
@@ -47,13 +48,17 @@ __device__ inline void arrive_there(std::uint32_t barrier) {
   asm volatile("mbarrier.arrive.relaxed.cluster.shared::cluster.b64 _, [%0];" ::"r"(barrier)
                : "memory");
 }
-// Writes to the shared memory of another block and counts the bytes at a barrier there.
-__device__ inline void send_there(std::uint32_t to, std::uint32_t barrier,
-                                  const Pack<float, 4>& value) {
+// Writes to this block's shared memory (`here`), or to another block's and counts the bytes at a
+// barrier there (`there`), or not at all.
+__device__ inline void store_or_send(std::uint32_t to, std::uint32_t barrier, unsigned here,
+                                     unsigned there, const Pack<float, 4>& value) {
   asm volatile(
-      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, "
-      "[%5];" ::"r"(to),
-      "f"(value.item[0]), "f"(value.item[1]), "f"(value.item[2]), "f"(value.item[3]), "r"(barrier)
+      "{ .reg .pred h, t; setp.ne.u32 h, %6, 0; setp.ne.u32 t, %7, 0; "
+      "@h st.shared.v4.f32 [%0], {%1, %2, %3, %4}; "
+      "@t st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, "
+      "%4}, [%5]; }" ::"r"(to),
+      "f"(value.item[0]), "f"(value.item[1]), "f"(value.item[2]), "f"(value.item[3]), "r"(barrier),
+      "r"(here), "r"(there)
       : "memory");
 }
 // wait_barrier() for what other blocks of the cluster sent.
@@ -89,11 +94,6 @@ __device__ inline void arrive_warps() {
 __device__ inline void store_here(std::uint32_t address, float value) {
   asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
 }
-__device__ inline void store_here(std::uint32_t address, const Pack<float, 4>& v) {
-  asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(v.item[0]),
-               "f"(v.item[1]), "f"(v.item[2]), "f"(v.item[3])
-               : "memory");
-}
 __device__ inline Pack<float, 4> load_here(std::uint32_t address) {
   Pack<float, 4> v;
   asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
@@ -111,17 +111,24 @@ __device__ inline std::uint64_t often_policy() {
   asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
   return policy;
 }
-__device__ inline void copy_box(std::uint32_t to, const CUtensorMap* map, int column, int row,
-                                std::uint32_t barrier, std::uint64_t policy) {
+// What a warp that is here as a whole does by one lane of it, within one piece of assembly: with a
+// branch of one lane around it a copy becomes a loop over lanes, its operands brought over one by
+// one (docs/performance.md, "What asking costs").
+__device__ inline void expect_by_one(std::uint32_t barrier, unsigned bytes) {
   asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
-      "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
-      "l"(map), "r"(column), "r"(row), "r"(barrier), "l"(policy)
+      "{ .reg .pred p; elect.sync _|p, 0xffffffff; "
+      "@p mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1; }" ::"r"(barrier),
+      "r"(bytes)
       : "memory");
 }
-__device__ inline void copy_box(std::uint32_t to, const CUtensorMap* map, int column, int row,
-                                Barrier* barrier, std::uint64_t policy) {
-  copy_box(to, map, column, row, shared_address(barrier), policy);
+__device__ inline void copy_by_one(std::uint32_t to, const CUtensorMap* map, int column, int row,
+                                   std::uint32_t barrier, std::uint64_t policy) {
+  asm volatile(
+      "{ .reg .pred p; elect.sync _|p, 0xffffffff; "
+      "@p cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes."
+      "L2::cache_hint [%0], [%1, {%2, %3}], [%4], %5; }" ::"r"(to),
+      "l"(map), "r"(column), "r"(row), "r"(barrier), "l"(policy)
+      : "memory");
 }
 __device__ inline void prefetch_map(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
@@ -135,43 +142,7 @@ __device__ inline std::uint64_t tile_at(std::uint32_t address) {
   const std::uint64_t swizzle128 = 1, eight_rows = 1024 >> 4;
   return (address & 0x3FFFFu) >> 4 | std::uint64_t{1} << 16 | eight_rows << 32 | swizzle128 << 62;
 }
-#define HIGGS_8(i)                                                                      \
-  "+f"(sum[i]), "+f"(sum[i + 1]), "+f"(sum[i + 2]), "+f"(sum[i + 3]), "+f"(sum[i + 4]), \
-      "+f"(sum[i + 5]), "+f"(sum[i + 6]), "+f"(sum[i + 7])
-
-// sum [64, kRows] += weights [64, 16] rows [kRows, 16]^T, by four warps; not finished when it
-// returns.
-__device__ inline void multiply(float (&sum)[16], std::uint64_t weights, std::uint64_t rows) {
-  asm volatile(
-      "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
-      "%16, %17, 1, 1, 1, 0, 0;\n"
-      : HIGGS_8(0), HIGGS_8(8)
-      : "l"(weights), "l"(rows));
-}
-__device__ inline void multiply(float (&sum)[32], std::uint64_t weights, std::uint64_t rows) {
-  asm volatile(
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-      "%32, %33, 1, 1, 1, 0, 0;\n"
-      : HIGGS_8(0), HIGGS_8(8), HIGGS_8(16), HIGGS_8(24)
-      : "l"(weights), "l"(rows));
-}
-__device__ inline void multiply(float (&sum)[64], std::uint64_t weights, std::uint64_t rows) {
-  asm volatile(
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      " %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-      " %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-      "%64, %65, 1, 1, 1, 0, 0;\n"
-      : HIGGS_8(0), HIGGS_8(8), HIGGS_8(16), HIGGS_8(24), HIGGS_8(32), HIGGS_8(40), HIGGS_8(48),
-        HIGGS_8(56)
-      : "l"(weights), "l"(rows));
-}
-
-#undef HIGGS_8
+using prompt::multiply;
 
 // Registers that products under way write must not be read or moved before.
 template <int kCount>

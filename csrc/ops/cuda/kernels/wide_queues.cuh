@@ -29,6 +29,7 @@ struct Queue {
     publish_barriers();
     fence_async_proxy();
   }
+  // `readers`: arrivals that free a stage.
   template <int kFirst>
   __device__ void init(unsigned readers) const {
 #pragma unroll
@@ -54,7 +55,7 @@ struct Place {
   }
 };
 
-// Boxes of weights for a stage; used by one thread, as RowSource.
+// Boxes of weights for a stage; used by a whole warp, as RowSource.
 struct WeightSource {
   static constexpr int kBytes = kOutputs * kRowBytes;
   const CUtensorMap* map;
@@ -62,9 +63,9 @@ struct WeightSource {
   std::uint64_t policy = once_policy();
 
   __device__ void bring(std::uint32_t to, std::uint32_t barrier, int chunk) const {
-    expect_bytes(barrier, kBytes);
-    copy_box(to, map, chunk * kChunk, from.low, barrier, policy);
-    copy_box(to + kBytes / 2, map, chunk * kChunk, from.high, barrier, policy);
+    expect_by_one(barrier, kBytes);
+    copy_by_one(to, map, chunk * kChunk, from.low, barrier, policy);
+    copy_by_one(to + kBytes / 2, map, chunk * kChunk, from.high, barrier, policy);
   }
 };
 
@@ -74,56 +75,54 @@ struct RowSource {
   std::uint64_t policy = often_policy();
 
   __device__ void bring(std::uint32_t to, std::uint32_t barrier, int chunk) const {
-    expect_bytes(barrier, Sizes<kRows>::kRowsBytes);
-    copy_box(to, map, chunk * kChunk, 0, barrier, policy);
+    expect_by_one(barrier, Sizes<kRows>::kRowsBytes);
+    copy_by_one(to, map, chunk * kChunk, 0, barrier, policy);
   }
 };
 
-// Fills a queue with all chunks of a share, kUnderWay of them on their way at a time; used by one
-// thread.
+// Fills a queue with all chunks of a share, kUnderWay of them on their way at a time; used by a
+// whole warp.
 template <class Queue, class Source, int kUnderWay>
 struct Feed {
   static constexpr int kStages = Queue::kStages;
   const Queue& queue;
   const Source& source;
   int begin, count;  // chunks
-  int asked = 0;
-  Place place = {}, late = {};
 
   // Asks for the first chunks: nothing of that depends on other threads.
-  __device__ void start() {
+  __device__ void start() const {
 #pragma unroll
     for (int i = 0; i < kUnderWay; ++i) {
       if (i >= count) break;
       source.bring(queue.stage(i), queue.full(i), begin + i);
     }
-    asked = min(count, kUnderWay);
-    if (asked != kStages)
-      place.slot = asked;
-    else
-      place.parity = 1;
   }
   // For the others, each when its stage is free.
-  __device__ void go_on() {
+  __device__ void go_on() const {
+    Place place{kUnderWay % kStages, kUnderWay / kStages}, late;
 #pragma unroll 1
-    for (; asked < count; ++asked) {
-      wait_free(asked);
-      wait_barrier(queue.full(late.slot), late.parity);
-      late.next<kStages>();
-      source.bring(queue.stage(place.slot), queue.full(place.slot), begin + asked);
+    for (int chunk = kUnderWay; chunk < count; ++chunk) {
+      wait_free(place);
+      if constexpr (kUnderWay < kStages) {
+        wait_barrier(queue.full(late.slot), late.parity);
+        late.next<kStages>();
+      }
+      source.bring(queue.stage(place.slot), queue.full(place.slot), begin + chunk);
       place.next<kStages>();
     }
   }
   // Until the stages behind the last chunk's are free: nothing more comes there.
-  __device__ void give_up(int stages) {
+  __device__ void give_up(int stages) const {
+    Place place{count % kStages, static_cast<unsigned>(count / kStages) & 1};
 #pragma unroll 1
     for (int i = 0; i < stages; ++i) {
-      wait_free(count + i);
+      wait_free(place);
       place.next<kStages>();
     }
   }
-  __device__ void wait_free(int chunk) const {
-    if (chunk >= kStages) wait_barrier(queue.empty(place.slot), place.parity ^ 1);
+  // (At first of a phase before the first: all stages are free.)
+  __device__ void wait_free(const Place& place) const {
+    wait_barrier(queue.empty(place.slot), place.parity ^ 1);
   }
 };
 

@@ -5,9 +5,6 @@
 
 namespace higgs_rt::wide {
 
-// Stages of weights on their way at a time: rows, and what the end of a product reads, come behind
-// them (docs/performance.md).
-constexpr int kWeightsUnderWay = 4;
 constexpr int kChunk = 64;  // inputs of a stage: 128 bytes of each row
 constexpr int kRowBytes = 128;
 constexpr int kGroups = 2;                         // of four warps
@@ -36,9 +33,12 @@ template <int kRows>
 struct Sizes {
   static constexpr int kWeightBytes = kOutputs * kRowBytes;  // of a stage
   static constexpr int kRowsBytes = kRows * kRowBytes;       // of a stage
+  // Stages of weights on their way at a time: rows, and what the end of a product reads, come
+  // behind them (docs/performance.md).
+  static constexpr int kWeightsUnderWay = kRows <= 16 ? 6 : 4;
   // Stages of the queues.
-  static constexpr int kWeightStages = kRows <= 32 ? 12 : kRows <= 64 ? 11 : 9;
-  static constexpr int kRowStages = kRows <= 32 ? 8 : kRows <= 64 ? 6 : 5;
+  static constexpr int kWeightStages = kRows <= 32 ? 12 : kRows <= 64 ? 11 : kRows <= 96 ? 10 : 9;
+  static constexpr int kRowStages = kRows <= 16 ? 12 : kRows <= 48 ? 8 : kRows <= 80 ? 6 : 5;
   // Sums in shared memory are [rows, kStride]: lanes of a warp write to different banks. They take
   // the memory of the queue of rows.
   static constexpr int kStride = kOutputs + 4;
@@ -47,6 +47,7 @@ struct Sizes {
   static constexpr int kBesideBytes = 2048;
   static constexpr int kSharedBytes =
       kBesideBytes + kWeightStages * kWeightBytes + kRowStages * kRowsBytes;
+  static_assert(kSharedBytes <= 227 * 1024);
 };
 
 // This block's part of the work. A cluster has a tile, of which each block has a part: grid
