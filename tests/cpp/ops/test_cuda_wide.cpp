@@ -62,7 +62,8 @@ TEST("cuda wide products are the CPU's within rounding") {
   CpuBackend host(8);
   for (const Shape& shape : shapes()) {
     const Tensor weight = random_tensor(shape, DType::kBF16), gpu_weight = gpu.put(weight);
-    for (const std::int64_t rows : all_or_few<std::int64_t>({17, 40, 100, 128}, {40})) {
+    for (const std::int64_t rows :
+         all_or_few<std::int64_t>({17, 40, 100, 128}, {17, 40, 60, 65, 81, 97, 128})) {
       if (shape[0] > 3000 && rows != 40) continue;  // the CPU's time
       const Tensor x = random_tensor({rows, shape[1]}, DType::kBF16), gpu_x = gpu.put(x);
       const Tensor expected = zeros({rows, shape[0]});
@@ -148,7 +149,7 @@ TEST("cuda wide attention_input is the CPU's within rounding, each row with its 
       {{128, 0, 264, 3, 1, 128, kBF16},
        {100, 30, 128, 2, 2, 128, kBF16},
        {70, 20, 3072, 24, 8, 128, kBF16}},
-      {{100, 30, 128, 2, 2, 128, kBF16}}, {{100, 30, 6408, 2, 2, 128, kBF16}});
+      {{100, 30, 128, 2, 2, 128, kBF16}}, {{120, 30, 6408, 2, 2, 128, kBF16}});
   for (const QkvCase& c : cases) {
     const QkvData d = qkv_data(c), g = on_gpu(gpu, c, d);
     run_qkv(*host.ops, c, d);
@@ -157,7 +158,8 @@ TEST("cuda wide attention_input is the CPU's within rounding, each row with its 
     EXPECT(relative_error(q, d.q) < 1e-2);
     EXPECT(relative_error(gpu.get(g.k_cache), d.k_cache) < 1e-2);
     EXPECT(relative_error(gpu.get(g.v_cache), d.v_cache) < 1e-2);
-    for (const std::int64_t rows : {18, 64, 65}) {
+    for (const std::int64_t rows : {18, 33, 64, 65, 81, 97}) {
+      if (rows > c.rows) continue;
       QkvCase few = c;
       few.rows = rows, few.text = std::min(c.text, rows);
       const QkvData part = on_gpu(gpu, few, d);
