@@ -148,7 +148,8 @@ TEST("cuda wide attention_input is the CPU's within rounding, each row with its 
   const std::vector<QkvCase> cases = all_few_or_fewest<QkvCase>(
       {{128, 0, 264, 3, 1, 128, kBF16},
        {100, 30, 128, 2, 2, 128, kBF16},
-       {70, 20, 3072, 24, 8, 128, kBF16}},
+       {70, 20, 3072, 24, 8, 128, kBF16},
+       {60, 10, 584, 2, 1, 256, kBF16}},
       {{100, 30, 128, 2, 2, 128, kBF16}}, {{120, 30, 6408, 2, 2, 128, kBF16}});
   for (const QkvCase& c : cases) {
     const QkvData d = qkv_data(c), g = on_gpu(gpu, c, d);
