@@ -36,7 +36,7 @@ void compare_prompt_rows(CudaBackend& gpu, const Shape& shape, DType out_dtype, 
   for (const std::int64_t rows : all_or_few<std::int64_t>(
            {1,   2,   5,   8,   16,  17,  24,  33,  64,  100, 128, 144, 145, 160, 176,
             192, 200, 208, 209, 224, 225, 240, 256, 262, 288, 300, 524, 600, 1000},
-           {1, 33, 112, 144, 160, 176, 192, 208, 224, 240, 256, 262, 400, 560})) {
+           {1, 33, 112, 144, 160, 176, 192, 208, 224, 262, 400, 560})) {
     for (const std::int64_t begin : all_or_few<std::int64_t>({3, most - rows}, {most - rows})) {
       for (const RowKind kind : kinds_of(rows)) {
         const bool same = same_bits(product(begin, rows, kind), all.view().slice(begin, rows));
@@ -57,10 +57,7 @@ TEST("cuda linear gives a prompt row the same bits for every number of rows") {
     compare_prompt_rows(gpu, shape, DType::kF32, true);
   }
   const std::int64_t inputs = fewest_only() ? 1096 : 256;
-  if (few_only()) {
-    compare_prompt_rows(gpu, {3072, inputs}, DType::kF32, true);
-    return compare_prompt_rows(gpu, {264, 4160}, DType::kF32, true);  // forms for many inputs
-  }
+  if (few_only()) return compare_prompt_rows(gpu, {3072, inputs}, DType::kF32, true);
   compare_prompt_rows(gpu, {5120, 3072}, DType::kBF16, false);
   compare_prompt_rows(gpu, {16384, 3072}, DType::kBF16, false);
   compare_prompt_rows(gpu, {3072, 3072}, DType::kF32, true);
