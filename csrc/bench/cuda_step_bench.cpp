@@ -11,6 +11,8 @@
 #include "bench/cuda_linear_bench.h"
 #include "model/decoder.h"
 #include "ops/cuda/decode_stamps.h"
+#include "ops/cuda/kernels/persist.h"
+#include "ops/cuda/kernels/wide_linear.h"
 #include "ops/ops.h"
 
 namespace higgs_rt::bench {
@@ -276,16 +278,15 @@ void bench_cuda_step(const Report& report) {
     }
   }
   if (!wants_steps) return;
-  constexpr std::int64_t kMostInOneKernel = 8, kMostWhole = 128;
   for (const std::int64_t rows : {1, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256}) {
     std::printf("decoder step, rows %4lld  stages %9.2f us", static_cast<long long>(rows),
                 bench.time(rows, seconds, false));
-    if (rows <= kMostInOneKernel) {
+    if (rows <= kOneKernelRows) {
       std::printf("  one kernel %9.2f us, at position %d %9.2f us\n",
                   bench.time(rows, seconds, true), kLongPosition,
                   bench.time(rows, seconds, true, true));
       bench.print_stamps(rows);
-    } else if (rows <= kMostWhole) {
+    } else if (rows <= kWideMaxRows) {
       std::printf("  norms within %9.2f us\n", bench.time(rows, seconds, true));
     } else {
       std::printf("\n");

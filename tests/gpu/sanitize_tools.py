@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from sanitize_cases import NEWER, ONE_KERNEL, Task
+from sanitize_cases import NEWER, ONE_KERNEL, ONLY_NEWER, Task
 
 NEW = 2026
 # In the Python package nvidia-cuda-sanitizer-api, which need not be installed executable.
@@ -25,7 +25,7 @@ class Tools:
 
     def of(self, task: Task) -> str | None:
         """The one for a task; None: it wants another."""
-        if task.is_one_of(ONE_KERNEL):
+        if task.is_one_of(ONLY_NEWER):
             return self.newer
         usual = self.usual or self.newer
         return self.newer or usual if task.is_one_of(NEWER) else usual

@@ -214,7 +214,7 @@ def test_what_racecheck_treats_by_name_exists(plan: ModuleType) -> None:
         for folder in plan.FOLDERS
         if (texts := [path.read_text() for path in ROOT.glob(f"tests/cpp/{folder}/test_*.cpp")])
     }
-    for folder, part in [*plan.WATCHED, *plan.LEFT_OUT, *plan.HEAVY, *plan.NEWER, *plan.ONE_KERNEL]:
+    for folder, part in [*plan.WATCHED, *plan.LEFT_OUT, *plan.HEAVY, *plan.NEWER, *plan.ONLY_NEWER]:
         assert [name for name in names[folder] if part in name]
     kernels = "".join(path.read_text() for path in ROOT.glob("csrc/ops/cuda/kernels/*.cu*"))
     assert all(re.search(rf" {kernel}\w*\(", kernels) for kernel in plan.WATCHED.values())
@@ -284,6 +284,11 @@ def test_a_case_runs_under_a_newer_tool_or_not_at_all(
     )
     assert [ONE_KERNEL in call for call in (tmp_path / "new").read_text().splitlines()] == [True]
     assert sanitize.main([*wanted, "--newer", str(usual)]) == 1
+    plan, tools = (importlib.import_module(name) for name in ("sanitize_cases", "sanitize_tools"))
+    engine = plan.Task("racecheck", "engine", "engine: cuda adapters in one batch")
+    assert tools.Tools("old", None).of(engine) is None
+    assert tools.Tools("old", "new").of(engine) == "new"
+    assert tools.Tools("old", None).of(plan.Task("memcheck", "engine", engine.case)) == "old"
 
 
 def test_what_ended_clean_runs_no_more_and_stays_in_the_table(

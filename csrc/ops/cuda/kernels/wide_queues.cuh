@@ -7,7 +7,7 @@
 
 namespace higgs_rt::wide {
 
-// Stages that one thread fills and every group of warps empties.
+// Stages that one warp fills and those that multiply empty.
 template <int kStageCount, int kStageBytes>
 struct Queue {
   static constexpr int kStages = kStageCount;
