@@ -19,10 +19,26 @@ std::vector<RowKind> kinds_of(std::int64_t rows) {
   return {RowKind::kPrompt, RowKind::kDecode};
 }
 
-// Row r of prompts of any number of rows beside row r of the longest one. Few: what adds to 3072
-// outputs goes to each form of prompt_add.cu, all own products.
-void compare_prompt_rows(CudaBackend& gpu, const Shape& shape, DType out_dtype, bool accumulate) {
-  const std::int64_t most = few_only() ? 720 : 1100;
+struct RowCounts {
+  std::int64_t most;
+  std::vector<std::int64_t> some;
+};
+
+// Few: one for each form of prompt_add.cu, all own products, as the stand-in for cuBLASLt
+// (plain_matmul.cu) has other bits.
+RowCounts row_counts() {
+  if (few_only()) return {720, {1, 33, 112, 144, 160, 176, 192, 208, 224, 262, 400, 560}};
+  return {1100, {1,   2,   5,   8,   16,  17,  24,  33,  64,  100, 128, 144, 145, 160, 176,
+                 192, 200, 208, 209, 224, 225, 240, 256, 262, 288, 300, 524, 600, 1000}};
+}
+
+// Those of more than 4096 inputs alone.
+RowCounts row_counts_of_many_inputs() { return {560, {240, 256}}; }
+
+// Row r of prompts of any number of rows beside row r of the longest one.
+void compare_prompt_rows(CudaBackend& gpu, const Shape& shape, DType out_dtype, bool accumulate,
+                         const RowCounts& counts = row_counts()) {
+  const std::int64_t most = counts.most;
   const Tensor weight = gpu.put(random_tensor(shape, DType::kBF16));
   const Tensor x = gpu.put(random_tensor({most, shape[1]}, DType::kBF16));
   const Tensor start = accumulate ? random_tensor({most, shape[0]}) : zeros({most, shape[0]});
@@ -33,10 +49,7 @@ void compare_prompt_rows(CudaBackend& gpu, const Shape& shape, DType out_dtype, 
     return gpu.get(out);
   };
   const Tensor all = product(0, most, RowKind::kPrompt);
-  for (const std::int64_t rows : all_or_few<std::int64_t>(
-           {1,   2,   5,   8,   16,  17,  24,  33,  64,  100, 128, 144, 145, 160, 176,
-            192, 200, 208, 209, 224, 225, 240, 256, 262, 288, 300, 524, 600, 1000},
-           {1, 33, 112, 144, 160, 176, 192, 208, 224, 262, 400, 560})) {
+  for (const std::int64_t rows : counts.some) {
     for (const std::int64_t begin : all_or_few<std::int64_t>({3, most - rows}, {most - rows})) {
       for (const RowKind kind : kinds_of(rows)) {
         const bool same = same_bits(product(begin, rows, kind), all.view().slice(begin, rows));
@@ -57,7 +70,10 @@ TEST("cuda linear gives a prompt row the same bits for every number of rows") {
     compare_prompt_rows(gpu, shape, DType::kF32, true);
   }
   const std::int64_t inputs = fewest_only() ? 1096 : 256;
-  if (few_only()) return compare_prompt_rows(gpu, {3072, inputs}, DType::kF32, true);
+  if (few_only()) {
+    compare_prompt_rows(gpu, {3072, inputs}, DType::kF32, true);
+    return compare_prompt_rows(gpu, {264, 4160}, DType::kF32, true, row_counts_of_many_inputs());
+  }
   compare_prompt_rows(gpu, {5120, 3072}, DType::kBF16, false);
   compare_prompt_rows(gpu, {16384, 3072}, DType::kBF16, false);
   compare_prompt_rows(gpu, {3072, 3072}, DType::kF32, true);
