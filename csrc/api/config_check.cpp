@@ -42,8 +42,8 @@ void validate(const RuntimeConfig& config) {
   check(config.backend == "native" || config.backend == "tensorrt", "backend",
         "expected native or tensorrt, got ", config.backend);
   check_range("num_threads", config.num_threads, 0, kMaxThreads);
-  check_range("max_batch", config.max_batch, 1, 4096);
-  check_range("max_queue", config.max_queue, 1, kLarge);
+  check_range("max_batch", config.max_batch, 1, kMaxBatch);
+  check_range("max_queue", config.max_queue, 1, kMaxQueue);
   if (config.max_step_tokens != 0) {
     check_range("max_step_tokens", config.max_step_tokens, std::int64_t{config.max_batch} + 1,
                 kLarge);

@@ -1,14 +1,17 @@
 // What a RuntimeConfig and a Request must satisfy before anything is loaded or queued.
 #pragma once
 
+#include "executor/executor.h"
 #include "higgs_rt/types.h"
 
 namespace higgs_rt {
 
-// Limits of chunk sizes and of buffered chunks.
+// Limits of chunk sizes, buffered chunks, threads and requests at once; kMaxQueue is the
+// executor's.
 inline constexpr std::int32_t kMaxChunkFrames = 4096;
 inline constexpr std::int32_t kMaxBufferedChunks = 1 << 20;
 inline constexpr std::int32_t kMaxThreads = 1024;
+inline constexpr std::int32_t kMaxBatch = 4096;
 
 // Throws kInvalidArgument that names field, value and limit. Files are not looked at.
 void validate(const RuntimeConfig& config);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,9 @@ struct EngineSpec {
   std::int32_t max_rows = 0;       // rows of one step
   std::int32_t max_sequences = 0;  // sequences of one step
   std::int32_t max_positions = 0;  // positions of one sequence
+  // Of a prompt-table row, either sign. Beyond it an engine that converts the rows would get an
+  // infinite number, and then no number at all in the sequence's cache.
+  float largest_table_value = std::numeric_limits<float>::max();
   KvLayout kv;
   // forward() returns before the step has run. The executor then builds the next step before it has
   // seen the columns of this one, and expects the engine to run its tail (below).
@@ -62,7 +66,8 @@ class Engine {
   virtual const EngineSpec& spec() const = 0;
   virtual Device& device() = 0;
   // Enqueues one step and returns. Reads `batch` before it returns. Throws Error when the batch
-  // exceeds the spec; the KV cache is then unchanged, and the tail has not been run.
+  // exceeds the spec; the KV cache is then unchanged, and the tail has not been run. Any other
+  // exception: the step has failed, and must not be run again.
   virtual void forward(const StepBatch& batch, StepOutput& output) = 0;
   // From now on every step ends with the tail, and forward() sets StepOutput::sampled. An engine
   // may prepare its graphs here, so this can take seconds. An empty tail ends that; what it

@@ -30,11 +30,13 @@ class ColumnSink {
   virtual bool paused() const { return false; }
 };
 
+inline constexpr std::int32_t kMaxQueue = 1'000'000;
+
 struct ExecutorConfig {
   // Requests running at the same time, paused ones included. At most EngineSpec::max_sequences, and
   // the sampler must have that many rows.
   std::int32_t max_batch = 32;
-  std::int32_t max_queue = 256;  // waiting requests
+  std::int32_t max_queue = 256;  // waiting requests, 1..kMaxQueue
   // Rows of one step; decode rows come first. max_batch + 1 .. EngineSpec::max_rows.
   std::int32_t max_step_tokens = 256;
   // Steps that new requests may wait for others, so that their prompts interrupt the running ones

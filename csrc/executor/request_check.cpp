@@ -10,7 +10,6 @@ namespace higgs_rt {
 namespace {
 
 constexpr const char* kSubmit = "submit";
-constexpr std::int64_t kLargestQueue = 1'000'000;
 
 void check_ids(const std::vector<std::int32_t>& ids, std::int32_t limit, const std::string& name) {
   for (std::size_t i = 0; i < ids.size(); ++i) {
@@ -49,6 +48,9 @@ std::int64_t check_table(const PromptSegment& segment, const EngineSpec& spec,
   for (std::size_t i = 0; i < count; ++i) {
     check(std::isfinite(segment.rows[i]), kSubmit, name, ".rows[", i,
           "]: expected a finite number, got ", segment.rows[i]);
+    check(std::abs(segment.rows[i]) <= spec.largest_table_value, kSubmit, name, ".rows[", i,
+          "]: expected a number in -", spec.largest_table_value, "..", spec.largest_table_value,
+          " (the engine's limit), got ", segment.rows[i]);
   }
   return static_cast<std::int64_t>(count / width);
 }
@@ -103,7 +105,7 @@ void check_config(const ExecutorConfig& config, const EngineSpec& spec) {
         " codebooks of ", spec.codebook_vocab, " ids, ", spec.kv.num_blocks, " blocks of ",
         spec.kv.block_tokens, " positions");
   check_limit("max_batch", config.max_batch, 1, spec.max_sequences, "max_sequences of the engine");
-  check_limit("max_queue", config.max_queue, 1, kLargestQueue, "largest queue");
+  check_limit("max_queue", config.max_queue, 1, kMaxQueue, "largest queue");
   // Every running sequence may have a decode row, and one row more lets a prompt go on.
   check_limit("max_step_tokens", config.max_step_tokens, std::int64_t{config.max_batch} + 1,
               spec.max_rows, "max_batch + 1 .. max_rows of the engine");

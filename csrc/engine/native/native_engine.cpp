@@ -21,9 +21,9 @@ void check_limits(const EngineConfig& config, const ModelConfig& model) {
     check(value >= 1, field, "expected at least 1, got ", value);
   };
   positive("max_rows", config.max_rows);
-  positive("max_sequences", config.max_sequences);
+  positive("max_batch", config.max_sequences);
   positive("block_tokens", config.block_tokens);
-  check(config.max_positions >= 1 && config.max_positions <= model.max_positions, "max_positions",
+  check(config.max_positions >= 1 && config.max_positions <= model.max_positions, "max_sequence",
         "expected 1..", model.max_positions, " (the model's limit), got ", config.max_positions);
   check(config.num_blocks >= 0, "num_blocks", "expected 0 or more, got ", config.num_blocks);
 }

@@ -31,8 +31,8 @@ EngineSpec make_spec(const EngineConfig& config, const PlanManifest& manifest, D
     check(value >= 1 && value <= most, field, "expected 1..", most, " (", limit,
           " of the plan), got ", value);
   };
-  within("max_sequences", config.max_sequences, limits.max_batch, "max_batch");
-  within("max_positions", config.max_positions, limits.max_seq_len, "max_seq_len");
+  within("max_batch", config.max_sequences, limits.max_batch, "max_batch");
+  within("max_sequence", config.max_positions, limits.max_seq_len, "max_seq_len");
   check(config.max_rows >= 1, "max_rows", "expected at least 1, got ", config.max_rows);
   const std::int32_t slots = config.num_blocks == 0 ? config.max_sequences : config.num_blocks;
   within("num_blocks", slots, limits.max_batch, "max_batch");
@@ -44,6 +44,8 @@ EngineSpec make_spec(const EngineConfig& config, const PlanManifest& manifest, D
   spec.max_rows = config.max_rows;
   spec.max_sequences = config.max_sequences;
   spec.max_positions = config.max_positions;
+  if (manifest.precision == DType::kF16) spec.largest_table_value = 65504;
+  if (manifest.precision == DType::kBF16) spec.largest_table_value = 0x1.FEp127F;
   spec.kv = {limits.max_seq_len, slots};
   spec.shared_blocks = false;  // a slot is one sequence's whole cache
   spec.asynchronous = config.asynchronous.value_or(device.kind() != DeviceKind::kCpu);

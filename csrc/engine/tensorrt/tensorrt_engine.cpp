@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <iostream>
+#include <stdexcept>
 #include <utility>
 
 #include "core/check.h"
@@ -58,10 +59,16 @@ void TensorRtEngine::forward(const StepBatch& batch, StepOutput& output) {
     note_logits(*decode, 0);
   }
   std::int64_t row = decode_logit_rows_;
-  for (const PlanCall& call : calls_.prefills()) {
-    run_prefill(call, output, call.wanted.empty() ? unused_logit_row_ : row);
-    note_logits(call, row);
-    row += whole_logit_rows(length(call.wanted));
+  try {
+    for (const PlanCall& call : calls_.prefills()) {
+      run_prefill(call, output, call.wanted.empty() ? unused_logit_row_ : row);
+      note_logits(call, row);
+      row += whole_logit_rows(length(call.wanted));
+    }
+  } catch (const Error& error) {
+    if (!decode_has_tail) throw;
+    // The decode rows have been sampled, so the step must not be run again: no Error (engine.h).
+    throw std::runtime_error(error.what());
   }
   note_positions(batch);
   output.logits = ordered_logits();

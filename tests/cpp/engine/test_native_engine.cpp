@@ -188,7 +188,7 @@ TEST("engine: factory fills the description and refuses what it cannot do") {
   };
   refused([](EngineConfig& c) { c.backend = "tensorrt"; }, "tensorrt");
   refused([](EngineConfig& c) { c.backend = "magic"; }, "expected native or tensorrt");
-  refused([](EngineConfig& c) { c.max_positions = 131073; }, "[max_positions] expected 1..131072");
+  refused([](EngineConfig& c) { c.max_positions = 131073; }, "[max_sequence] expected 1..131072");
   refused([](EngineConfig& c) { c.num_blocks = 2; }, "[num_blocks] expected at least 256");
   refused([](EngineConfig& c) { c.max_rows = 0; }, "[max_rows]");
   refused([](EngineConfig& c) { c.model_dir = "/nonexistent"; }, "/nonexistent/config.json");

@@ -20,7 +20,9 @@ void expect_refused(Executor& executor, const Request& request, const std::strin
 }  // namespace
 
 TEST("executor: every door error names its field, and the running request is not harmed") {
-  Rig rig(roomy_spec(), small_config());
+  EngineSpec spec = roomy_spec();
+  spec.largest_table_value = 65504;  // that of fp16
+  Rig rig(spec, small_config());
   const auto running = std::make_shared<CollectingSink>();
   const Request good = long_request();
   rig.executor.submit(good, running);
@@ -59,6 +61,8 @@ TEST("executor: every door error names its field, and the running request is not
   PromptSegment table{.kind = Kind::kTable, .ids = {}, .rows = std::vector<float>(12, 1.0f)};
   table.rows[7] = std::numeric_limits<float>::quiet_NaN();
   refused(with(table), "prompt[0].rows[7]: expected a finite number");
+  table.rows[7] = -65505.0f;
+  refused(with(table), "prompt[0].rows[7]: expected a number in -65504..65504");
   table.rows.resize(7, 0.0f);
   refused(with(table), "prompt[0].rows: expected a positive multiple of hidden_size 6, got 7");
   table.rows.clear();

@@ -59,6 +59,7 @@ class FakePlan final : public Plan {
       : device(the_device),
         use(std::move(the_use)),
         can_capture(options.capturable),
+        before_enqueue(options.before_enqueue),
         manifest_(std::move(manifest)),
         tensors_(tensors_of(manifest_)),
         ops_(make_cpu_ops(*cpu_, pool)),
@@ -117,6 +118,7 @@ class FakePlan final : public Plan {
   FakeDevice& device;
   std::shared_ptr<PlanUse> use;
   const bool can_capture;
+  const std::function<void(std::int32_t)> before_enqueue;
 
  private:
   PlanManifest manifest_;
@@ -158,6 +160,7 @@ void FakeContext::set_address(const char* tensor, void* data) {
 }
 
 void FakeContext::enqueue() {
+  if (plan_.before_enqueue) plan_.before_enqueue(profile_);
   if (plan_.device.mode() == FakeDevice::Mode::kRecording) {
     check_internal(plan_.can_capture, kWhere, "expected no recording of this plan");
     check_internal(has_run_, kWhere, "expected a run with these shapes before the recording");

@@ -30,6 +30,7 @@ struct FakePlanOptions {
   std::string version = "10.16.1";
   std::string target = "sm90";
   bool capturable = true;
+  std::function<void(std::int32_t profile)> before_enqueue;  // may throw
   // Changes what the plan says of itself.
   std::function<void(std::vector<PlanTensor>&)> edit_tensors;
   std::function<void(std::vector<PlanProfile>&)> edit_profiles;

@@ -2,6 +2,8 @@
 #include <array>
 #include <cmath>
 #include <map>
+#include <stdexcept>
+#include <string>
 
 #include "check.h"
 #include "engine/golden.h"
@@ -241,6 +243,50 @@ TEST("tensorrt: with a tail, decode steps are replayed from one graph per bucket
   Sequence again = slot_sequence("original", 3);
   EXPECT(feed(rig.engine(), again, {20, 1}) == expected);
   EXPECT_EQ(counts.graph_launches, pure);
+}
+
+TEST("tensorrt: a prompt that fails behind sampled decode rows is no step to run again") {
+  bool fails = false;
+  FakePlanOptions plan;
+  plan.before_enqueue = [&fails](std::int32_t profile) {
+    if (fails && profile == 0) fail(ErrorCode::kResourceExhausted, "plan", "no memory");
+  };
+  PlanRig rig(folder("original"), 64, plan);
+  KeptTail tail(rig.spec());
+  rig.engine().attach(tail.tail());
+  Sequence decoding = slot_sequence("original", 0), prompt = slot_sequence("original", 1);
+  const auto total = static_cast<std::int32_t>(decoding.positions.size());
+  decoding.done = total - 1;  // only who runs matters
+  fails = true;
+  // Retried: nothing has been sampled. True: an Error, which says so.
+  const auto retried = [&](bool decodes) {
+    StepBatch batch = decodes ? build_batch({{&decoding, 1}, {&prompt, 5}}, rig.spec())
+                              : build_batch({{&prompt, 5}}, rig.spec());
+    if (decodes) {
+      for (std::int32_t row = 0; row < batch.num_rows(); ++row) {
+        const auto sequence = batch.sequence[static_cast<std::size_t>(row)];
+        if (batch.context_length[static_cast<std::size_t>(sequence)] == total) {
+          batch.logit_rows.push_back(row);
+        }
+      }
+      batch.sampler_rows.push_back(2);
+    }
+    StepOutput output;
+    output.last_columns = tail.last.data();
+    tail.runs = 0;
+    try {
+      rig.engine().forward(batch, output);
+    } catch (const Error& error) {
+      EXPECT_EQ(tail.runs, 0);
+      return true;
+    } catch (const std::runtime_error& error) {
+      EXPECT_EQ(std::string(error.what()), "[plan] no memory");
+      EXPECT_EQ(tail.runs, 1);
+    }
+    return false;
+  };
+  EXPECT(retried(false));
+  EXPECT(!retried(true));
 }
 
 TEST("tensorrt: columns fed back on the device equal to columns given by the host") {

@@ -189,9 +189,9 @@ TEST("tensorrt load: limits beyond the plan's, and another checkpoint") {
     refused({.config = std::move(change)}, part, kBad);
   };
   config([](EngineConfig& c) { c.max_sequences = 5; },
-         "[max_sequences] expected 1..4 (max_batch of the plan), got 5");
+         "[max_batch] expected 1..4 (max_batch of the plan), got 5");
   config([](EngineConfig& c) { c.max_positions = 65; },
-         "[max_positions] expected 1..64 (max_seq_len of the plan), got 65");
+         "[max_sequence] expected 1..64 (max_seq_len of the plan), got 65");
   config([](EngineConfig& c) { c.num_blocks = 5; }, "[num_blocks] expected 1..4");
   config([](EngineConfig& c) { c.max_rows = 0; }, "[max_rows]");
   config([](EngineConfig& c) { c.model_dir = golden_model("original"); },
