@@ -11,6 +11,8 @@ namespace higgs_rt::bench {
 
 extern const char* const kUsage;
 
+inline constexpr std::int32_t kMostPositions = 131072;  // of the released model
+
 struct Options {
   std::string model, shape, codec_dir, device = "cpu", dtype = "bf16", scratch, keep, json, trace;
   std::vector<std::int32_t> concurrency = {1, 8};
@@ -23,6 +25,8 @@ struct Options {
   bool on_gpu() const { return device.starts_with("cuda"); }
   std::int32_t most_requests() const { return std::ranges::max(concurrency); }
   std::int32_t most_frames() const { return std::ranges::max(frames); }
+  // Of the longest request, with a quarter more frames and the delay pattern.
+  std::int32_t positions() const { return prompt_tokens + most_frames() * 5 / 4 + 64; }
   int ordinal() const { return device.size() > 5 ? std::atoi(device.c_str() + 5) : 0; }
 };
 

@@ -18,12 +18,31 @@ std::string steady(const Measured& m) {
   return out.str();
 }
 
+std::string real_time_factor(const Measured& m) {
+  if (m.poisson) return "-";
+  std::ostringstream out;
+  out << std::fixed << std::setprecision(3) << m.wall_seconds * m.concurrency / m.audio_seconds;
+  return out.str();
+}
+
 std::vector<double> burst(const Measured& m) {
+  if (m.poisson) return {};
   return {m.first_audio.begin(), m.first_audio.begin() + std::min(m.concurrency, m.requests)};
 }
 std::vector<double> later(const Measured& m) {
+  if (m.poisson) return {};
   return {m.first_audio.begin() + std::min(m.concurrency, m.requests), m.first_audio.end()};
 }
+
+namespace {
+// "null" when there are no values.
+std::string json_quantile(const std::vector<double>& values, double share) {
+  if (values.empty()) return "null";
+  std::ostringstream out;
+  out << quantile(values, share);
+  return out.str();
+}
+}  // namespace
 
 std::string to_json(const Measured& m) {
   std::ostringstream out;
@@ -35,10 +54,10 @@ std::string to_json(const Measured& m) {
       << ", \"column_p99\": " << quantile(m.column_seconds, 0.99)
       << ", \"first_audio_p50\": " << quantile(m.first_audio, 0.5)
       << ", \"first_audio_p95\": " << quantile(m.first_audio, 0.95)
-      << ", \"burst_first_audio_p50\": " << quantile(burst(m), 0.5)
-      << ", \"burst_first_audio_p95\": " << quantile(burst(m), 0.95)
-      << ", \"later_first_audio_p50\": " << quantile(later(m), 0.5)
-      << ", \"later_first_audio_p95\": " << quantile(later(m), 0.95)
+      << ", \"burst_first_audio_p50\": " << json_quantile(burst(m), 0.5)
+      << ", \"burst_first_audio_p95\": " << json_quantile(burst(m), 0.95)
+      << ", \"later_first_audio_p50\": " << json_quantile(later(m), 0.5)
+      << ", \"later_first_audio_p95\": " << json_quantile(later(m), 0.95)
       << ", \"underruns\": " << m.underruns << ", \"mean_step\": " << m.step_seconds
       << ", \"steps\": " << m.steps << ", \"graph_steps\": " << m.graph_steps
       << ", \"graph_rows\": " << m.graph_rows << ", \"device_seconds\": " << m.device_seconds

@@ -14,7 +14,11 @@ double host_share(const Measured& measured);
 // The steady rate, "-" when there is none.
 std::string steady(const Measured& measured);
 
-// First audio of the first request of each client, and of the others.
+// Seconds that a second of audio of one request takes; "-" where requests come as they come.
+std::string real_time_factor(const Measured& measured);
+
+// First audio of the first request of each client, and of the others. Of clients that send one
+// request after another: none where requests come as they come.
 std::vector<double> burst(const Measured& measured);
 std::vector<double> later(const Measured& measured);
 

@@ -2,7 +2,6 @@
 //   higgs_bench --shape demo --concurrency 1,4,8
 //   higgs_bench --shape higgs-v2-3b --device cuda --concurrency 1,4,16,64,256 --json result.json
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -10,63 +9,53 @@
 #include <filesystem>
 #include <fstream>
 #include <iomanip>
-#include <iostream>
 #include <memory>
 #include <sstream>
+#include <utility>
 
 #include "bench/bandwidth.h"
 #include "bench/bench_options.h"
+#include "bench/command_line.h"
 #include "bench/figures.h"
 #include "bench/gpu.h"
 #include "bench/gpu_trace.h"
 #include "bench/load.h"
 #include "bench/random_checkpoint.h"
+#include "bench/scratch_folder.h"
 #include "bench/trace_run.h"
 #include "core/check.h"
+#include "core/device.h"
 #include "model/config.h"
 
 namespace higgs_rt::bench {
 namespace {
 
-// A random model of --shape, removed at the end unless it is to be kept.
-class ScratchModel {
- public:
-  explicit ScratchModel(const Options& options) {
-    const bool released = options.shape == "higgs-v2-3b";
-    check(released || options.shape == "demo", "--shape", "expected higgs-v2-3b or demo, got ",
-          options.shape);
-    if (!options.keep.empty()) {
-      keep_ = true;
-      path_ = options.keep;
-      if (!std::filesystem::exists(path_ + "/codec/model.safetensors")) write(options, released);
-      return;
-    }
-    const std::filesystem::path parent = options.scratch.empty()
-                                             ? std::filesystem::temp_directory_path()
-                                             : std::filesystem::path(options.scratch);
-    path_ = (parent / ("higgs_bench_" + std::to_string(::getpid()))).string();
-    write(options, released);
-  }
-  ~ScratchModel() {
-    if (keep_) return;
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  ScratchModel(const ScratchModel&) = delete;
-  ScratchModel& operator=(const ScratchModel&) = delete;
-  const std::string& path() const { return path_; }
+void write_model(const Options& options, const std::string& path) {
+  const bool released = options.shape == "higgs-v2-3b";
+  RandomLmShape shape = released ? released_lm_shape() : demo_lm_shape();
+  shape.endless = true;
+  write_random_lm(path, shape, options.dtype == "bf16" ? DType::kBF16 : DType::kF32, 1);
+  write_random_codec(path + "/codec", released ? released_codec_shape() : demo_codec_shape(), 2);
+}
 
- private:
-  void write(const Options& options, bool released) const {
-    RandomLmShape shape = released ? released_lm_shape() : demo_lm_shape();
-    shape.endless = true;
-    write_random_lm(path_, shape, options.dtype == "bf16" ? DType::kBF16 : DType::kF32, 1);
-    write_random_codec(path_ + "/codec", released ? released_codec_shape() : demo_codec_shape(), 2);
-  }
-
-  std::string path_;
-  bool keep_ = false;
+// Where the model is: --model, --keep, or a random one in a folder of its own.
+struct Model {
+  std::string path;
+  std::unique_ptr<ScratchFolder> scratch;
 };
+
+Model find_model(const Options& options) {
+  if (!options.model.empty()) return {options.model, nullptr};
+  if (!options.keep.empty()) {
+    if (!std::filesystem::exists(options.keep + "/codec/model.safetensors")) {
+      write_model(options, options.keep);
+    }
+    return {options.keep, nullptr};
+  }
+  auto scratch = std::make_unique<ScratchFolder>("higgs_bench", options.scratch);
+  write_model(options, scratch->path());
+  return {scratch->path(), std::move(scratch)};
+}
 
 RuntimeConfig runtime_config(const Options& options, const std::string& model) {
   RuntimeConfig config;
@@ -78,7 +67,7 @@ RuntimeConfig runtime_config(const Options& options, const std::string& model) {
   config.max_queue = std::max(config.max_queue, options.rounds * config.max_batch);
   config.max_step_tokens = options.step_tokens;
   config.max_held_steps = options.held_steps;
-  config.max_sequence = std::max(512, options.prompt_tokens + options.most_frames() * 5 / 4 + 64);
+  config.max_sequence = std::max(512, options.positions());
   config.num_blocks = (config.max_sequence / config.block_tokens + 1) * config.max_batch;
   return config;
 }
@@ -105,6 +94,13 @@ std::string milliseconds(double seconds) {
   return out.str();
 }
 
+std::string p95(const std::vector<double>& seconds) {
+  if (seconds.empty()) return "-";
+  std::ostringstream out;
+  out << std::fixed << std::setprecision(1) << 1e3 * quantile(seconds, 0.95) << " ms";
+  return out.str();
+}
+
 void print_header(bool codec) {
   std::printf("%8s %6s | %10s %10s %9s %9s %7s %6s", "requests", "frames", "column p50", "p99",
               "audio-s/s", "steady", "weights", "host");
@@ -126,12 +122,10 @@ void print(const Result& result, bool codec, double step_bytes, double bandwidth
   host < 0 ? std::printf("%7s", "-") : std::printf("%6.1f%%", 100 * host);
   if (codec) {
     const Measured& s = result.speech;
-    std::printf(" | %9.1f %9s %7.3f %6.0f ms %6.0f ms %6.1f ms %6.1f ms %9lld",
-                s.audio_seconds / s.wall_seconds, steady(s).c_str(),
-                s.wall_seconds * s.concurrency / s.audio_seconds,
+    std::printf(" | %9.1f %9s %7s %6.0f ms %6.0f ms %9s %9s %9lld",
+                s.audio_seconds / s.wall_seconds, steady(s).c_str(), real_time_factor(s).c_str(),
                 1e3 * quantile(s.first_audio, 0.5), 1e3 * quantile(s.first_audio, 0.95),
-                1e3 * quantile(burst(s), 0.95), 1e3 * quantile(later(s), 0.95),
-                static_cast<long long>(s.underruns));
+                p95(burst(s)).c_str(), p95(later(s)).c_str(), static_cast<long long>(s.underruns));
   }
   std::printf("\n");
   // Where the device's time went: steps that were one graph, and steps with prompt rows.
@@ -195,19 +189,19 @@ void write_json(const Options& options, const ModelInfo& info, const std::string
 
 int run(const Options& options) {
   if (!options.trace.empty()) start_gpu_trace(options.whole_graphs);
-  std::unique_ptr<ScratchModel> scratch;
-  if (!options.shape.empty()) scratch = std::make_unique<ScratchModel>(options);
-  const std::string model = scratch ? scratch->path() : options.model;
+  make_device(options.device);  // one that is not there is told before a model is written
+  Model model = find_model(options);
   const auto bandwidth = [&] {
     if (options.on_gpu()) return measure_copy_bandwidth(options.ordinal());
     ThreadPool pool(options.threads);
     return measure_read_bandwidth(pool);
   }();
   const auto start = std::chrono::steady_clock::now();
-  const auto runtime = Runtime::load(runtime_config(options, model));
+  const auto runtime = Runtime::load(runtime_config(options, model.path));
   const std::chrono::duration<double> load = std::chrono::steady_clock::now() - start;
   const ModelInfo& info = runtime->info();
-  const double step_bytes = decode_step_bytes(read_model_config(model), info.weight_dtype);
+  const double step_bytes = decode_step_bytes(read_model_config(model.path), info.weight_dtype);
+  model.scratch.reset();  // its files are mapped: they stay until the runtime ends, however it ends
   std::printf("%s\n%.2f M parameters, %s, %s, %d threads; loaded in %.2f s\n", build_info().c_str(),
               static_cast<double>(info.num_parameters) / 1e6, info.weight_dtype.c_str(),
               info.device.c_str(), info.num_threads, load.count());
@@ -256,10 +250,6 @@ int run(const Options& options) {
 }  // namespace higgs_rt::bench
 
 int main(int argc, char** argv) {
-  try {
-    return higgs_rt::bench::run(higgs_rt::bench::parse(argc, argv));
-  } catch (const std::exception& error) {
-    std::cerr << error.what() << '\n' << higgs_rt::bench::kUsage;
-    return 1;
-  }
+  using namespace higgs_rt::bench;
+  return run_main(argc, argv, kUsage, 1, [&] { return run(parse(argc, argv)); });
 }

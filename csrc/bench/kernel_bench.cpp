@@ -1,14 +1,14 @@
 // higgs_kernel_bench: how fast the operations are on this machine's CPUs, or on a GPU.
 #include <cstdio>
-#include <cstring>
-#include <exception>
-#include <stdexcept>
 
+#include "api/config_check.h"
+#include "bench/command_line.h"
 #include "bench/cuda_codec_bench.h"
 #include "bench/cuda_decoder_bench.h"
 #include "bench/cuda_linear_bench.h"
 #include "bench/openblas.h"
 #include "bench/report.h"
+#include "core/check.h"
 
 namespace {
 
@@ -20,62 +20,58 @@ constexpr const char* kUsage =
     "  --layers N   layers of the emulated 3B decode step (default 4; 0.2 GB each, the model: 28)\n"
     "  --seconds S  time of one measurement (default 0.25)\n"
     "  --only TEXT  only groups whose name contains TEXT (linear, codec, step ...)\n"
-    "  --json FILE  also write the figures there\n"
+    "  --json FILE  also write the figures there; on a GPU those of \"cuda linear\", or the table "
+    "of\n"
+    "               \"cublas ranks\" as C++\n"
     "HIGGS_RT_CPU_ISA=generic|avx2|avx512|reference forces the kernels.\n";
 
-higgs_rt::bench::Options parse(int argc, char** argv) {
-  higgs_rt::bench::Options options;
-  for (int i = 1; i < argc; ++i) {
-    const std::string name = argv[i];
-    if (i + 1 == argc) throw std::runtime_error(kUsage);
-    const std::string value = argv[++i];
-    if (name == "--device") {
-      options.device = value;
-    } else if (name == "--threads") {
-      options.threads = std::stoi(value);
-    } else if (name == "--layers") {
-      options.layers = std::stoi(value);
-    } else if (name == "--seconds") {
-      options.seconds = std::stod(value);
-    } else if (name == "--only") {
-      options.filter = value;
-    } else if (name == "--json") {
-      options.json = value;
-    } else {
-      throw std::runtime_error(kUsage);
-    }
-  }
+using namespace higgs_rt::bench;
+
+Options parse(int argc, char** argv) {
+  Options options;
+  CommandLine line("higgs_kernel_bench");
+  line.text("--device", options.device);
+  line.number("--threads", options.threads, 0, higgs_rt::kMaxThreads);
+  line.number("--layers", options.layers, 1, 1000);
+  line.seconds("--seconds", options.seconds);
+  line.text("--only", options.filter);
+  line.output_file("--json", options.json);
+  line.parse(argc, argv);
+  const Report report(options);
+  higgs_rt::check(options.device == "cpu" || options.json.empty() ||
+                      report.wants("cuda linear step") != report.wants("cublas ranks"),
+                  "--json",
+                  "expected --only \"cuda linear\" or --only \"cublas ranks\" beside it "
+                  "on a GPU, got --only \"",
+                  options.filter, "\"");
   return options;
+}
+
+int run(const Options& options) {
+  Report report(options);
+  if (options.device != "cpu") {
+    if (report.wants("attention")) bench_cuda_attention(options.device);
+    if (report.wants("sampler")) bench_cuda_sampler(options.device);
+    bench_cuda_linear(report);
+    bench_cuda_step(report);
+    bench_cublas_ranks(report);
+    bench_cuda_codec(report);
+    return 0;
+  }
+  Machine machine(options.threads);
+  set_openblas_threads(machine.pool.size());
+  std::printf("instruction set %s, %d threads, OpenBLAS %s\n", higgs_rt::cpu_isa(),
+              machine.pool.size(), have_openblas() ? "yes" : "no");
+  bench_bandwidth(machine, report);
+  bench_linear(machine, report);
+  bench_conv(machine, report);
+  bench_steps(machine, report);
+  if (!options.json.empty()) report.write_json(higgs_rt::cpu_isa(), machine.pool.size());
+  return 0;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
-    const higgs_rt::bench::Options options = parse(argc, argv);
-    if (options.device != "cpu") {
-      const higgs_rt::bench::Report report(options);
-      if (report.wants("attention")) higgs_rt::bench::bench_cuda_attention(options.device);
-      if (report.wants("sampler")) higgs_rt::bench::bench_cuda_sampler(options.device);
-      higgs_rt::bench::bench_cuda_linear(report);
-      higgs_rt::bench::bench_cuda_step(report);
-      higgs_rt::bench::bench_cublas_ranks(report);
-      higgs_rt::bench::bench_cuda_codec(report);
-      return 0;
-    }
-    higgs_rt::bench::Machine machine(options.threads);
-    higgs_rt::bench::Report report(options);
-    higgs_rt::bench::set_openblas_threads(machine.pool.size());
-    std::printf("instruction set %s, %d threads, OpenBLAS %s\n", higgs_rt::cpu_isa(),
-                machine.pool.size(), higgs_rt::bench::have_openblas() ? "yes" : "no");
-    higgs_rt::bench::bench_bandwidth(machine, report);
-    higgs_rt::bench::bench_linear(machine, report);
-    higgs_rt::bench::bench_conv(machine, report);
-    higgs_rt::bench::bench_steps(machine, report);
-    if (!options.json.empty()) report.write_json(higgs_rt::cpu_isa(), machine.pool.size());
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
-    return 1;
-  }
-  return 0;
+  return run_main(argc, argv, kUsage, 1, [&] { return run(parse(argc, argv)); });
 }

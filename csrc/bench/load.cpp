@@ -164,6 +164,7 @@ Measured run_load(Runtime& runtime, const Load& load) {
   measured.concurrency = load.concurrency;
   measured.requests = load.requests;
   measured.frames = load.frames;
+  measured.poisson = load.arrival_rate > 0;
   Collector collector(load);
   const RuntimeStats before = runtime.stats();
   const auto start = Clock::now();

@@ -27,6 +27,7 @@ struct Measured {
   std::int32_t concurrency = 0;
   std::int32_t requests = 0;
   std::int32_t frames = 0;  // of a request, about
+  bool poisson = false;     // arrivals; otherwise `concurrency` clients
   double wall_seconds = 0;
   double audio_seconds = 0;  // of all requests
   // Seconds of audio a second while all clients are busy (BusyStretch of arrivals.h), and how long

@@ -51,7 +51,7 @@ void Report::add(const Row& row) {
 
 void Report::write_json(const std::string& isa, int threads) const {
   std::ofstream file(options_.json);
-  check(file.good(), "bench", "could not write ", options_.json);
+  check(file.good(), "--json", "expected a file that can be written, got ", options_.json);
   file << "{\"isa\": \"" << isa << "\", \"threads\": " << threads
        << ", \"bandwidth_bytes_per_second\": " << bandwidth_ << ", \"rows\": [";
   const char* separator = "\n";

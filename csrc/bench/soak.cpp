@@ -7,7 +7,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
-#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <map>
@@ -17,9 +16,11 @@
 #include <string>
 #include <vector>
 
+#include "api/config_check.h"
+#include "bench/command_line.h"
 #include "bench/gpu.h"
 #include "bench/random_checkpoint.h"
-#include "core/check.h"
+#include "bench/scratch_folder.h"
 #include "core/device.h"
 #include "higgs_rt/runtime.h"
 
@@ -49,24 +50,15 @@ struct Options {
 
 Options parse(int argc, char** argv) {
   Options options;
-  const std::map<std::string, std::int32_t*> numbers = {{"--requests", &options.requests},
-                                                        {"--concurrency", &options.concurrency},
-                                                        {"--sample", &options.sample},
-                                                        {"--columns", &options.columns},
-                                                        {"--seed", &options.seed}};
-  for (int i = 1; i < argc; i += 2) {
-    const std::string name = argv[i];
-    check(i + 1 < argc, name.c_str(), "expected a value, got the end of the line");
-    if (name == "--model") {
-      options.model = argv[i + 1];
-    } else if (name == "--device") {
-      options.device = argv[i + 1];
-    } else {
-      check(numbers.contains(name), name.c_str(), "expected an option of higgs_soak");
-      *numbers.at(name) = std::atoi(argv[i + 1]);
-      check(*numbers.at(name) >= 1, name.c_str(), "expected at least 1, got ", argv[i + 1]);
-    }
-  }
+  CommandLine line("higgs_soak");
+  line.text("--model", options.model);
+  line.text("--device", options.device);
+  line.number("--requests", options.requests, 1);
+  line.number("--concurrency", options.concurrency, 1, kMaxBatch);
+  line.number("--sample", options.sample, 1);
+  line.number("--columns", options.columns, 1, 1 << 16);
+  line.number("--seed", options.seed, 1);
+  line.parse(argc, argv);
   return options;
 }
 
@@ -247,14 +239,13 @@ class Soak {
   std::int64_t columns_ = 0;
 };
 
-int main_body(int argc, char** argv) {
-  const Options options = parse(argc, argv);
+int run(const Options& options) {
+  make_device(options.device);  // one that is not there is told before a model is written
+  std::unique_ptr<ScratchFolder> scratch;
   std::string model = options.model;
-  const std::string scratch =
-      (std::filesystem::temp_directory_path() / ("higgs_soak_" + std::to_string(::getpid())))
-          .string();
   if (model.empty()) {
-    write_random_lm(model = scratch, demo_lm_shape(), DType::kF32, 1);
+    scratch = std::make_unique<ScratchFolder>("higgs_soak");
+    write_random_lm(model = scratch->path(), demo_lm_shape(), DType::kF32, 1);
   }
   RuntimeConfig config;
   config.model_dir = model;
@@ -272,8 +263,6 @@ int main_body(int argc, char** argv) {
     const auto runtime = Runtime::load(config);
     good = Soak(options, *runtime).run();
   }
-  std::error_code ignored;
-  std::filesystem::remove_all(scratch, ignored);
   std::printf("%s\n", good ? "ok" : "FAILED");
   return good ? 0 : 1;
 }
@@ -282,10 +271,6 @@ int main_body(int argc, char** argv) {
 }  // namespace higgs_rt::bench
 
 int main(int argc, char** argv) {
-  try {
-    return higgs_rt::bench::main_body(argc, argv);
-  } catch (const std::exception& error) {
-    std::cerr << error.what() << '\n' << higgs_rt::bench::kUsage;
-    return 2;
-  }
+  using namespace higgs_rt::bench;
+  return run_main(argc, argv, kUsage, 2, [&] { return run(parse(argc, argv)); });
 }

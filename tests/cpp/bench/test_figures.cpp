@@ -21,5 +21,23 @@ TEST("the host's share lies between nothing and all, or was not measured") {
   EXPECT(to_json(measured(4.1)).find("\"host_share\": 0}") != std::string::npos);
 }
 
+TEST("first audio of clients is that of their first requests and of later ones") {
+  Measured m = measured(3);
+  m.concurrency = 2;
+  m.requests = 3;
+  m.audio_seconds = 16;
+  m.first_audio = {0.1, 0.2, 0.3};
+  EXPECT((burst(m) == std::vector<double>{0.1, 0.2}));
+  EXPECT((later(m) == std::vector<double>{0.3}));
+  EXPECT_EQ(real_time_factor(m), "0.500");
+  m.requests = 2;
+  m.first_audio.pop_back();
+  EXPECT(later(m).empty());
+  EXPECT(to_json(m).find("\"later_first_audio_p95\": null") != std::string::npos);
+  m.poisson = true;
+  EXPECT(burst(m).empty());
+  EXPECT_EQ(real_time_factor(m), "-");
+}
+
 }  // namespace
 }  // namespace higgs_rt::bench
