@@ -125,7 +125,7 @@ higgs_status higgs_submit(higgs_runtime* runtime, const higgs_request* request,
 higgs_status higgs_stream_next(higgs_stream* stream, int64_t timeout_ms, higgs_chunk* chunk) {
   return guarded([&] {
     higgs_stream& handle = require(stream, "stream");
-    require(chunk, "chunk");
+    require_size(chunk, "chunk");  // before a chunk is taken, which would be lost
     auto got = Stream::Poll::kChunk;
     if (timeout_ms < 0) {
       got = handle.stream.next(handle.chunk) ? Stream::Poll::kChunk : Stream::Poll::kEnd;

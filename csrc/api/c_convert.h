@@ -34,12 +34,18 @@ T read_struct(const T* given, T defaults, const char* where) {
   return defaults;
 }
 
+// struct_size of a struct that is to be written.
 template <class T>
-void write_struct(T values, T* out, const char* where) {
+std::size_t require_size(const T* out, const char* where) {
   const std::size_t size = require(out, where).struct_size;
   check(size >= sizeof(std::size_t), where, "expected struct_size set (HIGGS_STRUCT), got ", size);
-  values.struct_size = size;
-  std::memcpy(out, &values, std::min(size, sizeof(T)));
+  return size;
+}
+
+template <class T>
+void write_struct(T values, T* out, const char* where) {
+  values.struct_size = require_size(out, where);
+  std::memcpy(out, &values, std::min(values.struct_size, sizeof(T)));
 }
 
 // Defaults into a struct of which the caller knows `size` bytes.

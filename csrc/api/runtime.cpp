@@ -116,6 +116,7 @@ std::vector<float> Runtime::decode_frames(const std::vector<std::int32_t>& codes
     }
   }
   std::vector<float> pcm(count * static_cast<std::size_t>(spec.samples_per_frame));
+  if (impl_->session->stage.is_current_thread()) impl_->session->stage.leave_codec();
   codec->decode(frames, 0, num_frames, pcm);
   return pcm;
 }

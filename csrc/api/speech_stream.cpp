@@ -48,6 +48,9 @@ double SpeechStream::seconds() const {
   return std::chrono::duration<double>(Clock::now() - created_).count();
 }
 
+// A longer wait would overflow the clock.
+constexpr std::chrono::milliseconds kLongest = std::chrono::hours(24 * 365);
+
 // --- Reader -----------------------------------------------------------------------------------
 
 Stream::Poll SpeechStream::next(Chunk& chunk, std::optional<std::chrono::milliseconds> timeout) {
@@ -58,7 +61,7 @@ Stream::Poll SpeechStream::next(Chunk& chunk, std::optional<std::chrono::millise
     const auto ready = [&] { return gave_last_ || !chunks_.empty(); };
     if (!timeout) {
       changed_.wait(lock, ready);
-    } else if (!changed_.wait_for(lock, *timeout, ready)) {
+    } else if (!changed_.wait_for(lock, std::min(*timeout, kLongest), ready)) {
       return Stream::Poll::kTimeout;
     }
     if (gave_last_) return Stream::Poll::kEnd;

@@ -63,12 +63,14 @@ bool WaveformStage::wait(Streams& active) {
 }
 
 void WaveformStage::run() {
+  own_id_ = std::this_thread::get_id();
   Streams active;
   const bool batches = codec_ != nullptr && codec_->has_batches();
   while (wait(active)) {
     if (batches ? together(active) : one_by_one(active)) notify();
   }
   for (const auto& stream : active) stream->abort();
+  own_id_ = std::thread::id();  // another thread may get the same one
 }
 
 // One round. Returns whether any stream got anywhere.
@@ -91,13 +93,20 @@ bool WaveformStage::together(Streams& active) {
   std::vector<Work> batch = next_batch();
   std::vector<Codec::Block*> blocks;
   for (Work& work : batch) blocks.push_back(&work.block);
-  if (!blocks.empty()) codec_->start(blocks);
+  if (!blocks.empty()) {
+    codec_->start(blocks);
+    decoding_ = true;
+  }
   for (const auto& stream : active) progress = stream->deliver() || progress;
   std::erase_if(active, [](const auto& stream) { return stream->done(); });
   if (blocks.empty()) return progress;
-  codec_->finish();
+  leave_codec();
   for (Work& work : batch) work.stream->end_block(std::move(work.block));
   return true;
+}
+
+void WaveformStage::leave_codec() {
+  if (std::exchange(decoding_, false)) codec_->finish();
 }
 
 // Blocks that have become ready, into waiting_.

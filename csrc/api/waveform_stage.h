@@ -1,6 +1,7 @@
 // The thread that turns frames of all streams into chunks.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -33,7 +34,10 @@ class WaveformStage {
   void shutdown();
   void check_caller() const;  // of shutdown()
   // True in a callback.
-  bool is_current_thread() const { return std::this_thread::get_id() == thread_.get_id(); }
+  bool is_current_thread() const { return std::this_thread::get_id() == own_id_; }
+  // In a callback: the codec may be used afterwards. Chunks are delivered while a batch is under
+  // way, whose codec no other call may enter, from the same thread least of all; so this ends it.
+  void leave_codec();
 
  private:
   using Streams = std::vector<std::shared_ptr<SpeechStream>>;
@@ -53,13 +57,17 @@ class WaveformStage {
   bool wait(Streams& active);
 
   Codec* const codec_;
-  std::vector<Work> waiting_;  // of the stage's thread
+  // Of the stage's thread.
+  std::vector<Work> waiting_;
+  bool decoding_ = false;  // a batch that has been started and not been finished
+
   std::mutex mutex_;
   std::condition_variable changed_;
   Streams added_;
   bool notified_ = false;
   bool stopped_ = false;
   std::mutex join_mutex_;
+  std::atomic<std::thread::id> own_id_;  // of the thread while it runs
   std::thread thread_;
 };
 

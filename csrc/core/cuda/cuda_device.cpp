@@ -175,7 +175,10 @@ CudaDevice::CudaDevice(int ordinal, Priority priority)
              "device", "cudaStreamCreateWithPriority");
 }
 
-CudaDevice::~CudaDevice() { cudaStreamDestroy(stream_); }  // nobody could act on an error here
+CudaDevice::~CudaDevice() {  // nobody could act on an error here
+  cudaSetDevice(ordinal_);
+  cudaStreamDestroy(stream_);
+}
 
 std::string CudaDevice::name() const { return "cuda:" + std::to_string(ordinal_); }
 
@@ -193,7 +196,8 @@ std::shared_ptr<void> CudaDevice::allocate(std::size_t bytes) {
          name(), ": ", cudaGetErrorString(result));
   }
   *allocated_ += bytes;
-  return {memory, [counter = allocated_, bytes](void* pointer) {
+  return {memory, [counter = allocated_, bytes, ordinal = ordinal_](void* pointer) {
+            cudaSetDevice(ordinal);  // the thread may be one that has called nothing of CUDA's yet
             cudaFree(pointer);
             *counter -= bytes;
           }};
@@ -216,6 +220,7 @@ void CudaDevice::copy_to_host(void* host, const void* device, std::size_t bytes)
 }
 
 void CudaDevice::synchronize() {
+  activate();
   check_cuda(cudaStreamSynchronize(stream_), "device", "cudaStreamSynchronize");
 }
 
@@ -229,8 +234,9 @@ std::shared_ptr<void> CudaDevice::allocate_pinned(std::size_t bytes) {
          " bytes of pinned memory: ", cudaGetErrorString(result));
   }
   pinned_->add(memory, bytes);
-  return {memory, [ranges = pinned_](void* pointer) {
+  return {memory, [ranges = pinned_, ordinal = ordinal_](void* pointer) {
             ranges->remove(pointer);
+            cudaSetDevice(ordinal);
             cudaFreeHost(pointer);
           }};
 }

@@ -125,6 +125,7 @@ class HalfCodecDecoder final : public CodecDecoder {
   // Jobs of up to `size` frames, one of kSizes.
   void run(std::span<const Job> jobs, std::int32_t size) {
     const TraceRange trace("codec batch");
+    device_.activate();  // first in a thread: otherwise its calls would open GPU 0
     const CodecWindow& window = windows_.at(size);
     InputHead head;
     head.count = static_cast<std::int32_t>(jobs.size());

@@ -60,6 +60,10 @@ static const char* pull(higgs_runtime* runtime) {
   request.stream = 1;
   EXPECT(higgs_submit(runtime, &request, &stream) == HIGGS_OK);
   EXPECT(higgs_stream_id(stream) > 0);
+  {
+    higgs_chunk unset = {0}; /* refused, and no chunk is lost */
+    EXPECT(higgs_stream_next(stream, -1, &unset) == HIGGS_INVALID_ARGUMENT);
+  }
   do {
     higgs_chunk chunk = HIGGS_STRUCT(higgs_chunk);
     status = higgs_stream_next(stream, 10, &chunk);

@@ -55,6 +55,8 @@ class FakeDecoder final : public CodecDecoder {
     }
   }
 
+  bool running() const { return !running_.empty(); }
+
   std::atomic<bool> open{true};  // start() waits until it is
   std::ptrdiff_t largest = 0;
   std::int32_t longest = 0;  // frames of a job
@@ -190,6 +192,43 @@ TEST("a failing block ends the streams of its batch with the error, and no other
   EXPECT(good->next(chunk, std::nullopt) == Stream::Poll::kChunk);
   EXPECT(chunk.last && chunk.finish == FinishReason::kStop);
   EXPECT(chunk.pcm == expected_pcm({1, 2, 3}));
+}
+
+TEST("a callback may use the codec while a batch is under way") {
+  auto decoder = std::make_unique<FakeDecoder>(2);
+  FakeDecoder& fake = *decoder;
+  fake.open = false;
+  Codec codec(std::move(decoder));
+  WaveformStage stage(&codec);
+  const std::vector<std::int32_t> text(300, 30);
+  const auto speech = std::make_shared<SpeechStream>(config(false, stage), &codec);
+  feed(*speech, text);
+  stage.add(speech);  // its first block waits until the codec is open, others come behind it
+  SpeechStreamConfig frames_config = config(true, stage);
+  frames_config.output = OutputKind::kFrames;
+  const auto frames = std::make_shared<SpeechStream>(frames_config, &codec);
+  bool met = false;
+  frames->set_callback([&](const Chunk&) {
+    met = met || fake.running();
+    stage.leave_codec();
+    EXPECT(!fake.running());
+    std::vector<float> pcm(3 * kHop);
+    codec.decode(std::vector<std::int32_t>{1, 0, 2, 0, 3, 0}, 0, 3, pcm);
+    EXPECT(pcm == expected_pcm({1, 2, 3}));
+  });
+  feed(*frames, text);
+  stage.add(frames);
+  fake.open = true;
+  fake.open.notify_one();
+  std::vector<float> heard;
+  Chunk chunk;
+  while (speech->next(chunk, std::nullopt) == Stream::Poll::kChunk) {
+    heard.insert(heard.end(), chunk.pcm.begin(), chunk.pcm.end());
+  }
+  while (!frames->done()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  stage.shutdown();
+  EXPECT(heard == expected_pcm(text));
+  EXPECT(met);
 }
 
 TEST("a stage with batches ends its streams at shutdown") {
