@@ -40,8 +40,14 @@ RuntimeConfig config_on(const std::string& device) {
   return config;
 }
 
-Request frames_request(std::int32_t max_columns, std::uint64_t seed) {
+Request waveform_request(std::int32_t max_columns, std::uint64_t seed) {
   Request request = speech_request(max_columns, seed, true);
+  request.prompt[0].ids = {1, 2, 3, 250};
+  return request;
+}
+
+Request frames_request(std::int32_t max_columns, std::uint64_t seed) {
+  Request request = waveform_request(max_columns, seed);
   request.output = OutputKind::kFrames;
   request.first_chunk_frames = request.max_chunk_frames = 4;
   return request;
@@ -65,7 +71,7 @@ constexpr const char* kOtherGpu = "HIGGS_RT_TEST_OTHER_GPU";
 void use_second_gpu() {
   auto runtime = Runtime::load(config_on("cuda:1"));
   EXPECT(!first_gpu_is_open());
-  EXPECT(!read(runtime->submit(speech_request(60, 1, true))).pcm.empty());
+  EXPECT(!read(runtime->submit(waveform_request(60, 1))).pcm.empty());
   EXPECT(!first_gpu_is_open());
   const std::int32_t books = runtime->info().num_codebooks;
   std::thread([&] {
@@ -95,7 +101,7 @@ TEST("cuda: decode_frames may be called in a callback while other streams are de
   });
   std::vector<Stream> others;
   for (std::uint64_t seed = 0; seed < 3; ++seed) {
-    others.push_back(runtime->submit(speech_request(columns, seed, true)));
+    others.push_back(runtime->submit(waveform_request(columns, seed)));
   }
   for (Stream& other : others) EXPECT(!read(other).pcm.empty());
   while (!ended) std::this_thread::sleep_for(std::chrono::milliseconds(1));
