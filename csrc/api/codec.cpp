@@ -52,9 +52,18 @@ Codec::Block Codec::block(std::span<const std::int32_t> frames, std::int32_t beg
   return block;
 }
 
-std::unique_lock<std::mutex> Codec::take_turn() {
-  const std::scoped_lock next(next_mutex_);
-  return std::unique_lock(mutex_);
+void Codec::enter() {
+  std::unique_lock lock(mutex_);
+  const std::uint64_t turn = entered_++;
+  changed_.wait(lock, [&] { return left_ == turn; });
+}
+
+void Codec::leave() {
+  {
+    const std::scoped_lock lock(mutex_);
+    ++left_;
+  }
+  changed_.notify_all();
 }
 
 void Codec::set_busy(bool busy) {
@@ -62,7 +71,7 @@ void Codec::set_busy(bool busy) {
 }
 
 void Codec::start(std::span<Block* const> blocks) {
-  running_lock_ = take_turn();
+  enter();
   set_busy(true);
   running_.assign(blocks.begin(), blocks.end());
   try {
@@ -83,7 +92,7 @@ void Codec::finish() {
     failure = error.what();
   }
   set_busy(false);
-  running_lock_.unlock();
+  leave();
   for (Block* block : blocks) {
     try {
       if (block->error.empty()) block->error = failure;
@@ -106,10 +115,14 @@ void Codec::decode(std::span<const std::int32_t> frames, std::int32_t begin, std
   const std::int32_t step = kBlockFrames * decoder_->batch_jobs(kBlockFrames);
   for (std::int32_t first = begin; first < end; first += step) {
     Block part = block(frames, first, std::min(first + step, end));
-    {
-      const std::unique_lock lock = take_turn();
+    enter();
+    try {
       decoder_->decode_range(part.codes, part.num_frames, part.begin, part.end, part.pcm);
+    } catch (...) {
+      leave();
+      throw;
     }
+    leave();
     clip(part.pcm);
     std::copy(part.pcm.begin(), part.pcm.end(),
               pcm.begin() + static_cast<std::ptrdiff_t>(first - begin) *

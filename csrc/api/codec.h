@@ -1,6 +1,7 @@
 // The codec of a runtime: whole and seam-exact partial decoding, one caller at a time.
 #pragma once
 
+#include <condition_variable>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -64,17 +65,20 @@ class Codec {
               std::span<float> pcm);
 
  private:
-  // First come, first served: with one mutex a thread that takes it again at once would go on
-  // winning.
-  std::unique_lock<std::mutex> take_turn();
+  // One thread at a time, first come, first served: with a mutex a thread that takes it again at
+  // once would go on winning. A turn lasts from start() to finish(), callbacks within, so it is no
+  // lock either, whose order among others would count.
+  void enter();
+  void leave();
   void set_busy(bool busy);
 
   const std::unique_ptr<Device> device_;
   const std::unique_ptr<Ops> ops_;
   const std::unique_ptr<CodecDecoder> decoder_;
-  std::mutex next_mutex_, mutex_;
-  std::unique_lock<std::mutex> running_lock_;  // from start() to finish()
-  std::vector<Block*> running_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::uint64_t entered_ = 0, left_ = 0;  // turns so far
+  std::vector<Block*> running_;           // from start() to finish()
 };
 
 }  // namespace higgs_rt
