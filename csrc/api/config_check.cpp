@@ -46,7 +46,7 @@ void validate(const RuntimeConfig& config) {
   check_range("max_queue", config.max_queue, 1, kMaxQueue);
   if (config.max_step_tokens != 0) {
     check_range("max_step_tokens", config.max_step_tokens, std::int64_t{config.max_batch} + 1,
-                kLarge);
+                kMaxStepTokens);
   }
   check_range("max_sequence", config.max_sequence, 2, kLarge);
   check_range("block_tokens", config.block_tokens, 1, config.max_sequence);

@@ -12,6 +12,7 @@ inline constexpr std::int32_t kMaxChunkFrames = 4096;
 inline constexpr std::int32_t kMaxBufferedChunks = 1 << 20;
 inline constexpr std::int32_t kMaxThreads = 1024;
 inline constexpr std::int32_t kMaxBatch = 4096;
+inline constexpr std::int32_t kMaxStepTokens = 1 << 18;  // grids of kernels count rows
 
 // Throws kInvalidArgument that names field, value and limit. Files are not looked at.
 void validate(const RuntimeConfig& config);

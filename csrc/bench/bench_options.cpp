@@ -118,7 +118,7 @@ Options parse(int argc, char** argv) {
   line.output_file("--json", options.json);
   line.output_file("--trace", options.trace);
   line.number("--prompt-tokens", options.prompt_tokens, 1, kMostPositions);
-  line.number("--step-tokens", options.step_tokens, 0);
+  line.number("--step-tokens", options.step_tokens, 0, kMaxStepTokens);
   line.number("--held-steps", options.held_steps, 0);
   line.number("--rounds", options.rounds, 1);
   line.number("--threads", options.threads, 0, kMaxThreads);

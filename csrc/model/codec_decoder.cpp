@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iostream>
 #include <vector>
 
 #include "core/check.h"
@@ -195,8 +196,17 @@ void CodecDecoder::start(std::span<const Job> jobs) {
 }
 
 std::unique_ptr<CodecDecoder> load_codec_decoder(const std::string& directory, Ops& ops) {
-  const bool cuda = ops.device().kind() == DeviceKind::kCuda;
-  return load_codec_decoder(directory, ops, cuda ? CodecPrecision::kHalf : CodecPrecision::kFloat);
+  if (ops.device().kind() != DeviceKind::kCuda) {
+    return load_codec_decoder(directory, ops, CodecPrecision::kFloat);
+  }
+  const HalfCodecMemory memory = half_codec_memory(ops.device());
+  if (memory.there >= memory.wanted) {
+    return load_codec_decoder(directory, ops, CodecPrecision::kHalf);
+  }
+  std::cerr << "[codec] decodes in fp32, one stream at a time: " << ops.device().name() << " has "
+            << memory.there << " bytes of shared memory a block, fp16 in batches wants "
+            << memory.wanted << '\n';
+  return load_codec_decoder(directory, ops, CodecPrecision::kFloat);
 }
 
 std::unique_ptr<CodecDecoder> load_codec_decoder(const std::string& directory, Ops& ops,

@@ -63,7 +63,9 @@ enum class CodecPrecision { kFloat, kHalf };
 
 // Reads config.json and *.safetensors of a codec directory, in the transformers layout or with the
 // original tensor names (weight norm as g and v). Throws Error that names the tensor or field.
-// `ops` must outlive the decoder. Without a precision: kHalf on CUDA, kFloat elsewhere.
+// `ops` must outlive the decoder. Without a precision: kHalf on CUDA, kFloat elsewhere, and
+// on a GPU without the shared memory for it (compute capability 8.6, 8.9, 12.x), where it says so
+// on stderr.
 std::unique_ptr<CodecDecoder> load_codec_decoder(const std::string& directory, Ops& ops);
 std::unique_ptr<CodecDecoder> load_codec_decoder(const std::string& directory, Ops& ops,
                                                  CodecPrecision precision);

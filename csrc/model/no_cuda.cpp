@@ -10,4 +10,6 @@ std::unique_ptr<CodecDecoder> make_half_codec_decoder(const CodecConfig&, const 
        ", but this build has no CUDA (configure with -DHIGGS_RT_CUDA=ON)");
 }
 
+HalfCodecMemory half_codec_memory(Device&) { return {}; }
+
 }  // namespace higgs_rt

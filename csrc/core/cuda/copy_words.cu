@@ -2,6 +2,7 @@
 #include <cstdint>
 
 #include "core/cuda/copy_words.h"
+#include "core/cuda/launch.cuh"
 
 namespace higgs_rt {
 namespace {
@@ -28,9 +29,8 @@ template <class Word>
 cudaError_t launch_as(void* to, const void* from, std::size_t bytes, cudaStream_t stream) {
   const std::size_t count = bytes / sizeof(Word);
   const std::size_t blocks = std::min((count + kThreads - 1) / kThreads, kMostBlocks);
-  copy_words_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(
-      static_cast<Word*>(to), static_cast<const Word*>(from), count);
-  return cudaGetLastError();
+  return launch_in_order(copy_words_kernel<Word>, static_cast<unsigned>(blocks), kThreads, 0,
+                         stream, static_cast<Word*>(to), static_cast<const Word*>(from), count);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@ namespace higgs_rt {
 // `call` names the CUDA function. Running out of memory is kResourceExhausted, the rest kInternal.
 inline void check_cuda(cudaError_t result, const char* where, const char* call) {
   if (result == cudaSuccess) return;
+  static_cast<void>(cudaGetLastError());  // or a later call that looks for one would report it
   const ErrorCode code =
       result == cudaErrorMemoryAllocation ? ErrorCode::kResourceExhausted : ErrorCode::kInternal;
   fail(code, where, "expected ", call, " to succeed, got ", cudaGetErrorName(result), ": ",

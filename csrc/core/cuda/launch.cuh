@@ -1,5 +1,6 @@
-// How every kernel of the project is launched: so that the next kernel may start while this one
-// ends (programmatic dependent launch; compute capability 9.0, elsewhere without effect).
+// How the kernels of the project are launched, all but a few (launch_in_order): so that the next
+// kernel may start while this one ends (programmatic dependent launch; compute capability 9.0,
+// elsewhere without effect).
 //
 // The rule. A kernel launched by launch() may run before the kernels ahead of it in the stream have
 // finished. It must therefore call grid_wait() in every thread before it reads anything that a
@@ -29,6 +30,20 @@ __device__ inline void grid_launch_next() {
 #if __CUDA_ARCH__ >= 900
   cudaTriggerProgrammaticLaunchCompletion();
 #endif
+}
+
+// Begins when the kernels ahead of it in the stream have ended. Unlike <<<>>> with
+// cudaGetLastError(), it reports no error but its own.
+template <class... Parameters, class... Arguments>
+cudaError_t launch_in_order(void (*kernel)(Parameters...), dim3 grid, dim3 block,
+                            std::size_t shared_bytes, cudaStream_t stream,
+                            Arguments&&... arguments) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  return cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
 }
 
 // In clusters of `cluster` blocks (1 to 8, a divisor of the grid; more than 1 needs compute

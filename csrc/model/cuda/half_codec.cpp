@@ -251,4 +251,12 @@ std::unique_ptr<CodecDecoder> make_half_codec_decoder(const CodecConfig& config,
       config, load_half_codec_weights(config, checkpoint, cuda), cuda);
 }
 
+HalfCodecMemory half_codec_memory(Device& device) {
+  int bytes = 0;
+  check_cuda(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin,
+                                    as_cuda(device).ordinal()),
+             kWhere, "cudaDeviceGetAttribute");
+  return {static_cast<std::size_t>(bytes), kHalfCodecSharedBytes};
+}
+
 }  // namespace higgs_rt

@@ -2,6 +2,7 @@
 // cores, one CUDA graph per shape.
 #pragma once
 
+#include <cstddef>
 #include <memory>
 
 #include "core/device.h"
@@ -15,5 +16,11 @@ namespace higgs_rt {
 // kInvalidArgument when `device`, which must outlive the decoder, is not a CUDA device.
 std::unique_ptr<CodecDecoder> make_half_codec_decoder(const CodecConfig& config,
                                                       const Checkpoint& checkpoint, Device& device);
+
+// Shared memory of a block in bytes, and what the decoder wants of it.
+struct HalfCodecMemory {
+  std::size_t there = 0, wanted = 0;
+};
+HalfCodecMemory half_codec_memory(Device& device);
 
 }  // namespace higgs_rt

@@ -24,6 +24,14 @@ bool fits_int(const TensorView& weight) {
 LinearPaths::LinearPaths(CudaDevice& device) : device_(device), cublas_(device) {
   check_cuda(read_stream_device(device.ordinal(), stream_), "linear", "cudaDeviceGetAttribute");
   device.activate();
+  int major = 0;
+  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device.ordinal()),
+             "linear", "cudaDeviceGetAttribute");
+  if (major >= 9 && stream_.code < 90) {
+    fail(ErrorCode::kUnsupported, "device", "expected kernels for compute capability ", major,
+         ".x on ", device.name(), ", got those for ", stream_.code / 10, '.', stream_.code % 10,
+         " alone (build with -DCMAKE_CUDA_ARCHITECTURES=90 or \"80;90\")");
+  }
   bool fits = false;
   check_cuda(persist_fits(stream_, fits), "decode_step", "cudaOccupancyMaxActiveClusters");
   wide_runs_ = higgs_rt::wide_runs();
@@ -46,7 +54,7 @@ LinearPath LinearPaths::choose(std::int64_t rows, const TensorView& weight, std:
   const std::int64_t outputs = weight.dim(0), inputs = weight.dim(1);
   const auto width = static_cast<int>(inputs);
   if (kind == RowKind::kDecode && rows <= kStreamMaxRows && inputs % 64 == 0 &&
-      stream_fits(stream_, static_cast<int>(rows), width, static_cast<int>(dim))) {
+      stream_fits(stream_, width, static_cast<int>(dim))) {
     return LinearPath::kStream;
   }
   if (kind == RowKind::kDecode && takes_wide(rows, weight, dim)) return LinearPath::kWide;

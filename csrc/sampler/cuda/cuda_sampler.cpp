@@ -120,7 +120,9 @@ class CudaSampler final : public Sampler {
            "expected num_codebooks x codebook_vocab <= ", usable / advance_rows_shared_bytes(1, 1),
            " on ", device_.name(), ", got ", spec.num_codebooks, " x ", spec.codebook_vocab);
     }
-    check_cuda(prepare_advance_rows(needed), kWhere, "cudaFuncSetAttribute");
+    // As much as any sampler may want: the limit belongs to the kernel, which another one may
+    // share.
+    check_cuda(prepare_advance_rows(usable), kWhere, "cudaFuncSetAttribute");
   }
 
   RowTable table_;

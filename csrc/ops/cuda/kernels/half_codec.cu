@@ -69,8 +69,7 @@ __global__ void half_last_kernel(HalfLast args) {
 
 cudaError_t launch_half_tables(const HalfTables& tables, cudaStream_t stream) {
   const auto blocks = static_cast<unsigned>(tables.batch.max_items * tables.rows);
-  half_tables_kernel<<<blocks, kThreads, 0, stream>>>(tables);
-  return cudaGetLastError();
+  return launch_in_order(half_tables_kernel, blocks, kThreads, 0, stream, tables);
 }
 
 cudaError_t launch_half_last(const HalfLast& last, cudaStream_t stream) {

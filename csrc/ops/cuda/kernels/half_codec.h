@@ -20,6 +20,8 @@
 namespace higgs_rt {
 
 inline constexpr std::int32_t kHalfChannels = 32;
+// Shared memory of a block that the convolutions want at most.
+inline constexpr int kHalfCodecSharedBytes = 128 * 1024;
 inline std::int32_t half_channels(std::int64_t channels) {
   return static_cast<std::int32_t>((channels + kHalfChannels - 1) / kHalfChannels) * kHalfChannels;
 }

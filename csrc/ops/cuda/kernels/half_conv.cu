@@ -41,13 +41,13 @@ cudaError_t launch_half_conv(const HalfConv& conv, cudaStream_t stream) {
 }
 
 cudaError_t prepare_half_conv() {
-  constexpr int kBytes = 128 * 1024;  // what the widest of shared_bytes() needs
   for (const int taps : {7, 2, 1}) {
     for (const int channels : {64, 32}) {
       for (const int outputs : {128, 64, 32}) {
         const cudaError_t result = with_shape(taps, channels, outputs, [&](auto shape) {
           return cudaFuncSetAttribute(half_conv_kernel<decltype(shape)>,
-                                      cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+                                      cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                      kHalfCodecSharedBytes);
         });
         if (result != cudaSuccess) return result;
       }

@@ -16,8 +16,8 @@ cudaError_t launch_half(const HalfBatch& batch, void (*kernel)(Parameters...), d
   if (batch.early) {
     return launch(kernel, grid, block, shared_bytes, stream, std::forward<Arguments>(arguments)...);
   }
-  kernel<<<grid, block, shared_bytes, stream>>>(std::forward<Arguments>(arguments)...);
-  return cudaGetLastError();
+  return launch_in_order(kernel, grid, block, shared_bytes, stream,
+                         std::forward<Arguments>(arguments)...);
 }
 
 }  // namespace higgs_rt

@@ -34,6 +34,14 @@ inline int chunks_for(const StreamDevice& device, int inputs) {
 template <int kN>
 constexpr int kStagesFor = kN == 8 ? 7 : 4;
 
+// As much as a launch may ever want: the limit belongs to the kernel, which another thread may be
+// about to launch with more.
+template <class Kernel>
+cudaError_t allow_shared_memory(Kernel kernel, const StreamDevice& device) {
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              static_cast<int>(device.shared_bytes));
+}
+
 template <int kN, class Input, class Output>
 cudaError_t launch_width(const StreamDevice& device, const StreamWeight& weight, const Input& input,
                          const Output& output, std::size_t table_bytes, cudaStream_t stream) {
@@ -42,8 +50,7 @@ cudaError_t launch_width(const StreamDevice& device, const StreamWeight& weight,
   const Layout<kN, kStages> layout{chunks, input.norm_bytes(kPieces * chunks)};
   const std::size_t bytes = static_cast<std::size_t>(layout.tables()) + table_bytes;
   const auto kernel = stream_kernel<kN, kStages, Input, Output>;
-  const cudaError_t result = cudaFuncSetAttribute(
-      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+  const cudaError_t result = allow_shared_memory(kernel, device);
   if (result != cudaSuccess) return result;
   const int cluster = cluster_for(device, weight.inputs);
   const int clusters = clusters_for(device, cluster, output.units());

@@ -7,10 +7,13 @@ using namespace stream;
 
 namespace {
 
+constexpr auto kClusterKernel =
+    stream_kernel<8, kStagesFor<8>, PlainInput, RowsOutput<float, true>>;
+
 // How many clusters run beside each other when a block takes most of a multiprocessor's memory: a
 // group of multiprocessors that shares clusters may have a number of them that leaves a rest.
 cudaError_t count_clusters(unsigned size, const StreamDevice& device, int& count) {
-  const auto kernel = stream_kernel<8, kStagesFor<8>, PlainInput, RowsOutput<float, true>>;
+  const auto kernel = kClusterKernel;
   const std::size_t bytes = device.shared_bytes / 4 * 3;
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeClusterDimension;
@@ -23,8 +26,7 @@ cudaError_t count_clusters(unsigned size, const StreamDevice& device, int& count
   config.dynamicSmemBytes = bytes;
   config.attrs = &attribute;
   config.numAttrs = 1;
-  const cudaError_t result = cudaFuncSetAttribute(
-      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+  const cudaError_t result = allow_shared_memory(kernel, device);
   return result != cudaSuccess ? result : cudaOccupancyMaxActiveClusters(&count, kernel, &config);
 }
 
@@ -41,16 +43,23 @@ cudaError_t read_stream_device(int ordinal, StreamDevice& device) {
     result = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal);
   }
   device.shared_bytes = static_cast<std::size_t>(shared);
+  cudaFuncAttributes attributes{};
+  if (result == cudaSuccess) {
+    result = cudaFuncGetAttributes(&attributes, kClusterKernel);
+    device.code = attributes.ptxVersion;
+  }
+  // Code for less would take itself to be alone in its cluster.
+  if (device.code < 90) major = 0;
   if (result != cudaSuccess || major < 9) return result;
   result = count_clusters(2, device, device.pairs);
   return result != cudaSuccess ? result : count_clusters(4, device, device.fours);
 }
 
-bool stream_fits(const StreamDevice& device, int rows, int inputs, int dim) {
+bool stream_fits(const StreamDevice& device, int inputs, int dim) {
   const int chunks = chunks_for(device, inputs), norms = 2 * 4 * kChunk * chunks;  // at most
-  const int places = rows <= 8 ? Layout<8, kStagesFor<8>>{chunks, norms}.tables()
-                               : Layout<16, kStagesFor<16>>{chunks, norms}.tables();
-  return static_cast<std::size_t>(places) + RotatedOutput::table_bytes(rows, dim) <=
+  const int places = std::max(Layout<8, kStagesFor<8>>{chunks, norms}.tables(),
+                              Layout<16, kStagesFor<16>>{chunks, norms}.tables());
+  return static_cast<std::size_t>(places) + RotatedOutput::table_bytes(kStreamMaxRows, dim) <=
          device.shared_bytes;
 }
 

@@ -19,6 +19,8 @@ constexpr int kStreamMaxRows = 16;
 struct StreamDevice {
   int multiprocessors = 0;
   std::size_t shared_bytes = 0;  // that one block may have
+  // Compute capability, times 10, that the kernels' code was compiled for.
+  int code = 0;
   // Clusters of two and of four blocks that run beside each other, one block in a multiprocessor; 0
   // before compute capability 9.0.
   int pairs = 0, fours = 0;
@@ -59,8 +61,9 @@ struct QkvOutput {
   int heads, kv_heads, dim;
 };
 
-// Whether a GPU's shared memory is enough for a product of `rows` rows; `dim` of QkvOutput, else 0.
-bool stream_fits(const StreamDevice& device, int rows, int inputs, int dim);
+// Whether a GPU's shared memory is enough for products of 1 to kStreamMaxRows rows, all or none: a
+// row's bits must not depend on how many there are. `dim` of QkvOutput, else 0.
+bool stream_fits(const StreamDevice& device, int inputs, int dim);
 
 // out = x weight^T.
 cudaError_t launch_stream_store(const StreamDevice& device, const StreamWeight& weight,
