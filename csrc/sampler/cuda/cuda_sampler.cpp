@@ -113,16 +113,15 @@ class CudaSampler final : public Sampler {
     check_cuda(
         cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device_.ordinal()),
         kWhere, "cudaDeviceGetAttribute");
-    const auto usable =
-        static_cast<std::size_t>(limit) - 1024;  // the kernel's own and the driver's
+    // As much as any sampler may want: the limit belongs to the kernel, which another may share.
+    std::size_t usable = 0;
+    check_cuda(prepare_advance_rows(static_cast<std::size_t>(limit), usable), kWhere,
+               "cudaFuncSetAttribute");
     if (needed > usable) {
       fail(ErrorCode::kUnsupported, kWhere,
            "expected num_codebooks x codebook_vocab <= ", usable / advance_rows_shared_bytes(1, 1),
            " on ", device_.name(), ", got ", spec.num_codebooks, " x ", spec.codebook_vocab);
     }
-    // As much as any sampler may want: the limit belongs to the kernel, which another one may
-    // share.
-    check_cuda(prepare_advance_rows(usable), kWhere, "cudaFuncSetAttribute");
   }
 
   RowTable table_;

@@ -120,10 +120,14 @@ __global__ void __launch_bounds__(32 * Row::kMaxCodebooks)
 
 }  // namespace
 
-cudaError_t prepare_advance_rows(std::size_t shared_bytes) {
-  return cudaFuncSetAttribute(advance_rows_kernel<InSharedMemory>,
-                              cudaFuncAttributeMaxDynamicSharedMemorySize,
-                              static_cast<int>(shared_bytes));
+cudaError_t prepare_advance_rows(std::size_t block_bytes, std::size_t& usable) {
+  const auto kernel = advance_rows_kernel<InSharedMemory>;
+  cudaFuncAttributes attributes{};
+  const cudaError_t result = cudaFuncGetAttributes(&attributes, kernel);
+  if (result != cudaSuccess) return result;
+  usable = block_bytes - attributes.sharedSizeBytes;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              static_cast<int>(usable));
 }
 
 cudaError_t launch_advance_rows(const AdvanceRows& arguments, cudaStream_t stream) {

@@ -33,8 +33,9 @@ inline std::size_t advance_rows_shared_bytes(std::int32_t num_codebooks,
          static_cast<std::size_t>(codebook_vocab);
 }
 
-// Once per device, before the first launch with that much shared memory.
-cudaError_t prepare_advance_rows(std::size_t shared_bytes);
+// Before the first launch on a GPU whose blocks may have `block_bytes` of shared memory: allows all
+// that the kernel itself leaves of them, which is `usable`.
+cudaError_t prepare_advance_rows(std::size_t block_bytes, std::size_t& usable);
 
 cudaError_t launch_advance_rows(const AdvanceRows& arguments, cudaStream_t stream);
 
