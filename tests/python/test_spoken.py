@@ -9,7 +9,9 @@ import time
 import pytest
 
 from higgs_rt import InvalidRequestError
-from higgs_rt.prompt import normalize_text, spell_out
+from higgs_rt.prompt import check_text, normalize_text, spell_out, split_turns
+from higgs_rt.prompt.languages import LANGUAGES
+from waiting import within
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,84 @@ def test_huge_numbers_and_long_runs_end_soon() -> None:
     for run in ("1" * 2000, "1." * 1000, "1," * 1000, "1-" * 1000, "$" * 2000, "a@" * 1000):
         spell_out(run)
     assert time.monotonic() - begin < 5
+
+
+def test_a_language_whose_numerals_loop_for_ever_is_not_known() -> None:
+    from num2words import CONVERTER_CLASSES
+
+    assert set(LANGUAGES) <= set(CONVERTER_CLASSES)
+    with within(2), pytest.raises(InvalidRequestError, match=r"\[language\].* ar, auto, az,.*'am'"):
+        spell_out("Hello 12345678.", "am")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_number_is_too_much_for_a_language(language: str) -> None:
+    with within(2):
+        for number in ("3.14159", "1.5", "0.0000000", "0.25", "46.908301661", "9" * 15, "7" * 16):
+            said = spell_out(f"<{number}>", language)
+            assert len(said) > 2 and not re.search(r"[0-9]", said), (number, said)
+        said = spell_out("1." + "3" * 300, language)
+        three = spell_out("3", language)
+        assert said.count(three) == 300
+
+
+@pytest.mark.parametrize(
+    ("written", "spoken"),
+    [
+        ("$1." + "1" * 5000, "one point" + " one" * 5000 + " dollars"),
+        ("$1." + "0" * 5000, "one dollar"),
+        ("1." + "3" * 300, "one point" + " three" * 300),
+        ("1" * 5000 + "th", " ".join(["one"] * 5000)),
+        ("٣" * 20, " ".join(["three"] * 20)),
+    ],
+)
+def test_long_numbers_go_digit_by_digit(written: str, spoken: str) -> None:
+    assert spell_out(written) == spoken
+
+
+def test_addresses_are_protected() -> None:
+    text = "2 for a.b1@c-d.example.com, 3 for https://a.b/1"
+    assert spell_out(text) == "two for a.b1@c-d.example.com, three for https://a.b/1"
+
+
+RUNS = [
+    "a@",
+    "a@1.",
+    "a" * 64 + "@" + "b." * 127,
+    "1",
+    "1.",
+    "1,",
+    "1,111",
+    "1-",
+    "1/",
+    "$1",
+    "1 US$",
+]
+RUNS += [
+    "& ",
+    "&a",
+    "1990s",
+    "12:30 a",
+    "etc. ",
+    "<SE",
+    "[SPEAKER1",
+    "<|a",
+    "\n",
+    "\n ",
+    "。”",
+    ".",
+    "a.a",
+]
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_no_text_takes_more_than_linear_time(run: str) -> None:
+    text = ("1 " + run * 20_000)[:20_000]
+    with within(1.5):
+        spell_out(text)
+        normalize_text(text)
+        check_text("x" + text, max_chars=30_000)
+        list(split_turns(text, 250))
 
 
 def test_tidying_comes_after() -> None:

@@ -2,8 +2,9 @@
 """Numbers, dates, times, units, currency and abbreviations as they are said.
 
 The one place where written forms are spelled out; num2words knows the numerals. English gets all of
-it. Other languages that num2words knows get their numerals; digits beside Chinese characters alone
-stay as they are, for want of a table.
+it. Other languages (`LANGUAGES`) get their numerals; digits beside Chinese characters alone stay as
+they are, for want of a table. Strangers write the texts: no pattern here may take more than linear
+time.
 """
 
 from __future__ import annotations
@@ -12,14 +13,21 @@ import re
 from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 from higgs_rt.errors import InvalidRequestError
+from higgs_rt.prompt.languages import LANGUAGES
 
 AUTO = "auto"
+_MAX_DIGITS = 15  # of a whole number or a fraction; longer ones are said digit by digit
 
-# What must survive as it is: speaker tags, sound events, addresses.
-_PROTECTED = re.compile(r"(\[SPEAKER\d+\]|</?SE(?:_[se])?>|\bhttps?://\S+|\S+@\S+\.\w+)")
+# What must survive as it is: speaker tags, sound events, addresses. Mail bounds the parts of an
+# address; without bounds a run of "a@" is looked at again from each of its characters.
+_PROTECTED = re.compile(
+    r"(\[SPEAKER\d{1,4}\]|</?SE(?:_[se])?>|\bhttps?://\S+"
+    r"|[^\s@]{1,64}@[^\s@]{1,255}\.\w{1,63})"
+)
 _HAS_WORK = re.compile(r"[\d&%#]|\b(?:[A-Z][a-z]{1,3}|e\.g|i\.e|etc|vs|approx)\.")
 _KANA = re.compile("[\u3040-\u30ff]")
 _HANGUL = re.compile("[\uac00-\ud7af\u1100-\u11ff]")
@@ -116,8 +124,8 @@ _FRACTIONS = {"2": ("half", "halves"), "3": ("third", "thirds"), "4": ("quarter"
 def spell_out(text: str, language: str = AUTO) -> str:
     """`text` with its numbers, dates, units, currency and abbreviations in words.
 
-    `language` is a code of num2words ("en", "de", …); "auto" reads kana as Japanese, Hangul as
-    Korean, leaves digits beside Chinese characters alone, and takes the rest for English.
+    `language` is one of `LANGUAGES` ("en", "de", …) or "zh"; "auto" reads kana as Japanese, Hangul
+    as Korean, leaves digits beside Chinese characters alone, and takes the rest for English.
     """
     chosen = _language_of(text) if language == AUTO else language
     _check_language(chosen)
@@ -138,10 +146,10 @@ def check_language(language: object) -> str:
 
 
 def _check_language(language: str) -> None:
-    from num2words import CONVERTER_CLASSES
+    from num2words import CONVERTER_CLASSES  # an older one knows fewer
 
-    if language != "zh" and language not in CONVERTER_CLASSES:
-        known = ", ".join(sorted({AUTO, "zh", *CONVERTER_CLASSES}))
+    if language != "zh" and (language not in LANGUAGES or language not in CONVERTER_CLASSES):
+        known = ", ".join(sorted({AUTO, "zh", *CONVERTER_CLASSES.keys() & LANGUAGES}))
         raise InvalidRequestError(f"[language] expected one of {known}, got {language!r}")
 
 
@@ -154,32 +162,40 @@ def _language_of(text: str) -> str:
 
 
 def _words(number: str, to: str = "cardinal", language: str = "en") -> str:
-    """`number` in words; digit by digit where the library gives up."""
+    """`number` in words; digit by digit where it is long or the library gives up."""
     from num2words import num2words
 
     plain = number.replace(",", "")
-    digits = plain.split(".")[0]
-    if len(digits) > 15 or (len(digits) > 1 and digits.startswith("0")):
+    whole, _, tail = plain.partition(".")
+    if len(whole) > _MAX_DIGITS or (len(whole) > 1 and whole.startswith("0")):
         return _digits(plain, language)
+    if tail and language == "en":
+        return f"{_words(whole)} point {_digits(tail)}"
+    if len(tail) > _MAX_DIGITS:
+        return _digits(plain, language)
+    value: Any = Decimal(plain) if tail else int(plain)
     try:
-        value: Any = Decimal(plain) if "." in plain else int(plain)
-        if language != "en":
-            return str(num2words(value, to=to, lang=language))
-        if to == "cardinal" and "." in plain:
-            whole, _, tail = plain.partition(".")
-            return f"{_words(whole)} point {_digits(tail)}"
-        spoken = str(num2words(value, to=to, lang="en"))
-    except (OverflowError, NotImplementedError, ValueError, TypeError):
+        spoken = str(num2words(value, to=to, lang=language))
+    except Exception:  # of any kind: some languages look beyond the end of their tables
+        spoken = ""
+    if not spoken.strip():  # "0.25" in Welsh
         return _digits(plain, language)
+    if language != "en":
+        return spoken
     # One flow of words: no commas and hyphens within a number, and no "and".
     return re.sub(r"\band ", "", spoken.replace(",", "").replace("-", " "))
 
 
 def _digits(text: str, language: str = "en") -> str:
+    names = _digit_names(language)
+    return " ".join(names[int(char)] if char.isdecimal() else "point" for char in text)
+
+
+@cache
+def _digit_names(language: str) -> tuple[str, ...]:
     from num2words import num2words
 
-    named = {str(n): str(num2words(n, lang=language)) for n in range(10)}
-    return " ".join(named.get(char, "point") for char in text if char.isdigit() or char == ".")
+    return tuple(str(num2words(digit, lang=language)) for digit in range(10))
 
 
 def _numerals(text: str, language: str) -> str:
@@ -251,7 +267,7 @@ def _money(match: re.Match[str]) -> str:
     if len(part) == 2 and int(part):
         small = f"{_words(str(int(part)))} {cent if int(part) == 1 else cents}"
         return small if whole == "0" else f"{said} and {small}"
-    if part and int(part):
+    if part.strip("0"):
         return f"{_words(amount)} {many}"
     return said
 
@@ -288,9 +304,9 @@ def _decade(match: re.Match[str]) -> str:
 
 def _plain(match: re.Match[str]) -> str:
     number = match.group()
-    before, after = match.string[: match.start()], match.string[match.end() :]
-    left = " " if before[-1:].isalpha() else ""
-    right = " " if after[:1].isalpha() else ""
+    begin, end = match.span()
+    left = " " if match.string[max(begin - 1, 0) : begin].isalpha() else ""
+    right = " " if match.string[end : end + 1].isalpha() else ""
     return left + _words(number) + right
 
 
