@@ -57,3 +57,9 @@ def test_normalised_text_is_tidy_and_stays_as_it_is(text: str) -> None:
 def test_speaker_tags_are_distinct_and_sorted_as_strings() -> None:
     text = "[SPEAKER2] a [SPEAKER10] b [SPEAKER2] c [SPEAKER0] [SPEAKERX] SPEAKER7"
     assert speaker_tags(text) == ["SPEAKER0", "SPEAKER10", "SPEAKER2"]
+
+
+def test_a_tag_of_more_than_four_digits_is_text() -> None:
+    assert speaker_tags("[SPEAKER9999] a [SPEAKER12345] b [SPEAKER" + "1" * 4400 + "]") == [
+        "SPEAKER9999"
+    ]

@@ -84,6 +84,16 @@ def test_scripts_have_speakers() -> None:
     ]
 
 
+@pytest.mark.parametrize("digits", ["12345", "1" * 4400])
+def test_a_tag_of_more_than_four_digits_is_text(digits: str) -> None:
+    maker = TurnMaker(5000, language=None)
+    maker.feed(f"[SPEAKER9999] Hi. [SPEAKER{digits}] Ho.")  # as a socket feeds it, in one piece
+    maker.close()
+    turns = list(iter(maker.pop, None))
+    assert {turn.speaker for turn in turns} == {9999}
+    assert digits[:1000] in turns[0].text
+
+
 @pytest.mark.parametrize(
     "unit", ["x", "é", "word ", "漢", "a,b ", "👨‍👩‍👧a", "e\u0301", "字，", "1"]
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import re
 
-SPEAKER_TAG = re.compile(r"\[(SPEAKER\d+)\]")
+# No more digits: a longer one is plain text, and int() takes every number that is found.
+SPEAKER_TAG = re.compile(r"\[(SPEAKER\d{1,4})\]")
 
 _PUNCTUATION = str.maketrans(
     {
