@@ -17,15 +17,19 @@ import httpx
 import numpy as np
 import pytest
 import soundfile
+from starlette.testclient import TestClient
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
-from higgs_rt import Runtime
-from higgs_rt.server import ServerSettings
+from higgs_rt import HiggsError, Runtime
+from higgs_rt.server import ServerSettings, create_app
+from higgs_rt.server.delivery import Listener
 from higgs_rt.server.limits import RateLimit
+from higgs_rt.server.problems import Problem
 from recordings import make_recording
 from serving import served
+from waiting import within
 
 SPEECH = {"model": "tts-1", "input": "Hi there."}
 SETTINGS = ServerSettings(
@@ -135,6 +139,22 @@ def test_the_server_opens_neither_files_nor_addresses(url: str) -> None:
             refused(httpx.post(f"{url}/v1/chat/completions", json=chat))
         with pytest.raises(TimeoutError):
             trap.accept()
+
+
+def test_headers_of_data_uris(runtime: Runtime) -> None:
+    service = create_app(runtime, ServerSettings()).state.service
+    for header in ("data:audio/wav;base64,", "data:;base64,", "data:audio/ogg;codecs=opus;base64,"):
+        assert service.decode_base64(f"{header}AAAA", "ref_audio") == bytes(3)
+    for wrong, message in (
+        ("data:" + "a" * 200_000, "an address or a path"),
+        ("data:a;" + "b=c;" * 50_000 + "base64,AAAA", "an address or a path"),
+        ("data:" + ";base64" * 30_000, "an address or a path"),
+        ("data:audio/wav,AAAA", "an address or a path"),
+        ("data:audio/wav;base64,http://x", "expected base64"),
+    ):
+        with within(1), pytest.raises(Problem, match=message) as refusal:
+            service.decode_base64(wrong, "ref_audio")
+        assert refusal.value.status == 400
 
 
 def test_large_bodies_are_refused(url: str) -> None:
@@ -271,6 +291,17 @@ def test_sockets_are_limited(url: str) -> None:
         assert "500" in json.loads(socket_.recv(timeout=5))["error"]["message"]
 
 
+@pytest.mark.parametrize("started", [False, True])
+def test_bytes_on_a_socket_are_refused(url: str, started: bool) -> None:
+    with connect(f"{url.replace('http', 'ws')}/v1/audio/speech/stream") as socket_:
+        if started:
+            socket_.send(json.dumps({"type": "session.start"}))
+            socket_.recv(timeout=5)
+        socket_.send(b"\x00\xff")
+        error = json.loads(socket_.recv(timeout=5))["error"]
+        assert (error["code"], error["message"]) == ("invalid_json", "expected a text message")
+
+
 def test_keys(runtime: Runtime) -> None:
     settings = ServerSettings(api_keys=("right", "other"))
     with served(runtime, settings) as url:
@@ -373,3 +404,45 @@ def test_failures_do_not_tell_secrets(
         answer = httpx.post(f"{url}/v1/audio/speech", json=SPEECH)
     assert answer.status_code == 500
     assert "secret" not in answer.text
+
+
+def health_after(client: TestClient, text: str = "Hi there.") -> tuple[set[int], int]:
+    """Statuses of three requests, and of /healthz behind them."""
+    body = {**SPEECH, "input": text, "max_seconds": 0.2}
+    answers = {client.post("/v1/audio/speech", json=body).status_code for _ in range(3)}
+    return answers, client.get("/healthz").status_code
+
+
+def quiet_client(runtime: Runtime) -> TestClient:
+    return TestClient(create_app(runtime, ServerSettings()), raise_server_exceptions=False)
+
+
+@pytest.mark.parametrize("text", ["[SPEAKER" + "1" * 4400 + "] Hi.", "$1." + "1" * 5000])
+def test_texts_do_not_break_a_healthy_server(runtime: Runtime, text: str) -> None:
+    answers, health = health_after(quiet_client(runtime), text)
+    assert answers <= {200, 400}
+    assert health == 200
+
+
+@pytest.mark.parametrize(
+    ("error", "health"),
+    [(ValueError("a text"), 200), (RuntimeError("a text"), 200), (HiggsError("the device"), 503)],
+)
+def test_texts_that_cannot_be_prepared_are_no_fault_of_the_device(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, error: Exception, health: int
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runtime, "asubmit", fail)
+        assert health_after(quiet_client(runtime)) == ({500}, health)
+
+
+def test_errors_of_a_stream_are_faults(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("the device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Listener, "chunks", fail)
+        assert health_after(quiet_client(runtime)) == ({500}, 503)

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from higgs_rt.audio import pcm16
+from higgs_rt.errors import HiggsError
 from higgs_rt.server.formats import (
     MEDIA_TYPES,
     Encoder,
@@ -189,7 +190,10 @@ class SpokenResponse(Response):
                 await self._deliver(stream, listener, sender)
             self._service.note(None)
         except Exception as error:
-            self._service.note(error)
+            # Before there is a stream, only the runtime's own errors tell of its device; any other
+            # is of a text that could not be prepared.
+            if stream is not None or isinstance(error, HiggsError):
+                self._service.note(error)
             if not sender.started:
                 await response_of(problem_of(error))(scope, receive, send)
                 return

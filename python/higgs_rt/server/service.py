@@ -25,7 +25,7 @@ from higgs_rt.server.schemas import RequestReport, SamplingFields, VoiceId
 from higgs_rt.server.settings import ServerSettings
 from higgs_rt.voices.recordings import NoRecordings, RecordingCache
 
-_DATA_URI = re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w=.+-]+)*;base64,")
+_MAX_URI_HEADER = 200  # characters before the comma of a data: URI
 # MP3 in base64 may begin with a slash, so a path that does is found out as no recording.
 _PLACE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|[.~\\]")
 _KEPT_SECONDS = 3600.0
@@ -243,8 +243,9 @@ class Service:
     def decode_base64(self, data: str, field: str) -> bytes:
         """Bytes of a base64 string or data: URI. Paths and addresses are not followed."""
         text = data.strip()
-        if header := _DATA_URI.match(text):
-            text = text[header.end() :]
+        inside = _inside_data_uri(text)
+        if inside is not None:
+            text = inside
         elif _PLACE.match(text):
             raise Problem(
                 400,
@@ -267,3 +268,12 @@ class Service:
         if len(data) > limit:
             raise Problem(413, f"[{field}] expected at most {limit} bytes", "too_large", field)
         return read_audio_bytes(data, max_seconds=self.settings.max_reference_seconds, where=field)
+
+
+def _inside_data_uri(text: str) -> str | None:
+    """What is behind "data:…;base64,"; None without that header."""
+    if not text.startswith("data:"):
+        return None
+    header, comma, inside = text.partition(",")
+    is_header = comma and len(header) < _MAX_URI_HEADER and header.endswith(";base64")
+    return inside if is_header else None

@@ -159,7 +159,12 @@ class _Session:
 
     async def _receive(self) -> dict[str, Any]:
         timeout = self._service.settings.socket_idle_timeout
-        text = await asyncio.wait_for(self._socket.receive_text(), timeout)
+        received = await asyncio.wait_for(self._socket.receive(), timeout)
+        if received["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(received["code"], received.get("reason"))
+        text = received.get("text")
+        if text is None:
+            raise Problem(400, "expected a text message", "invalid_json")
         try:
             message = json.loads(text)
         except (ValueError, RecursionError):
