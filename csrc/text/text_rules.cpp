@@ -41,13 +41,17 @@ constexpr double kSecondsPerChar = 0.2;
 // A Chinese, Japanese or Korean character is a syllable or more.
 constexpr double kSecondsPerWideChar = 0.6;
 
-// Length of the tag [SPEAKERn] at the beginning of `text`; 0 when there is none.
+// Length of the tag [SPEAKERn], n of up to four digits, at the beginning of `text`; 0 when there is
+// none.
 std::size_t tag_length(Text text) {
+  constexpr std::size_t kMostDigits = 4;
   constexpr Text kBegin = U"[SPEAKER";
   if (!text.starts_with(kBegin)) return 0;
   std::size_t end = kBegin.size();
   while (end < text.size() && is_decimal(text[end])) ++end;
-  return end > kBegin.size() && end < text.size() && text[end] == ']' ? end + 1 : 0;
+  const std::size_t digits = end - kBegin.size();
+  const bool closed = end < text.size() && text[end] == ']';
+  return closed && digits >= 1 && digits <= kMostDigits ? end + 1 : 0;
 }
 
 // Calls `use` with each tag, brackets included, and returns the text with spaces for them.

@@ -57,7 +57,7 @@ SNIPPETS = [
     ),
     *("<|eot_id|>", "<|eot", "|>", "<|audio_eos|>", "<SE>", "</SE>", "...", "—", "((", "_", "\x00"),
     *("hello", " world", "Higgs", "the quick brown fox", "isn't", "https://a.b/c?d=1", "Dr.", "&"),
-    *("[SPEAKER0]", "[SPEAKER12] ", "[laugh]", "[music end]", "20°C", "100%", "“quoted”", "（好）"),
+    *("[SPEAKER0]", "[SPEAKER12] ", "[SPEAKER12345] ", "[laugh]", "[music end]", "20°C", "100%", "“quoted”", "（好）"),
 ]
 
 
@@ -223,6 +223,7 @@ def prompts() -> list[dict[str, Any]]:
             "Hello there.",
             "[SPEAKER1] Hi.\n[SPEAKER0] Oh!",
             " [SPEAKER10] a [SPEAKER9] b",
+            "[SPEAKER1234] Hi. [SPEAKER12345] Oh!",
         )
         for scene in ("", "A quiet room.", " Rain, and wind. ")
         for placement in ("turns", "system")
@@ -260,7 +261,7 @@ def python_prompt(question: dict[str, Any], tokenizer: TextTokenizer) -> dict[st
 def test_prompts_of_every_layout(tokenizer_file: Path) -> None:
     tokenizer = TextTokenizer.load(tokenizer_file)
     questions = prompts()
-    assert len(questions) == 216
+    assert len(questions) == 288
     answers = Native(tokenizer_file).ask(questions)
     for question, answer in zip(questions, answers, strict=True):
         assert answer == python_prompt(question, tokenizer), question
