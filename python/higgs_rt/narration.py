@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from higgs_rt.errors import CancelledError, InvalidRequestError, QueueFullError
+from higgs_rt.errors import CancelledError, QueueFullError
 from higgs_rt.guards import Guard
 from higgs_rt.prompt import Reference, Turn, TurnMaker, split_turns
 from higgs_rt.seam import CONTEXT_FRAMES, SeamDecoder
@@ -42,16 +42,23 @@ class Turns(Protocol):
 
 
 class TextTurns:
-    """Turns of a text that is there, or can be read."""
+    """Turns of a text that is there, or can be read; its error comes whenever it is asked again."""
 
     def __init__(self, text: str | Iterable[str], max_chars: int, language: str | None) -> None:
         self._turns = split_turns(text, max_chars, language=language)
+        self._error: BaseException | None = None
         self.ended = False
         self.version = 0
 
     def next(self) -> Turn | None:
         """The next turn."""
-        turn = next(self._turns, None)
+        if self._error is not None:
+            raise self._error
+        try:
+            turn = next(self._turns, None)
+        except BaseException as error:  # it ended the generator: without it, the text would end
+            self._error = error
+            raise
         self.ended = turn is None
         return turn
 
@@ -204,6 +211,11 @@ class Narration:
                 return None
         except QueueFullError:
             return None
+        except Exception:
+            left = self._decoder.finish()  # what was said before it is heard first
+            if left is None:
+                raise
+            return Piece(left[1], left[0])
         if self._turns.ended or self._used_up():
             return self._end(self._finish)
         left = self._decoder.finish()  # the writer pauses, and so does the speaker
@@ -300,17 +312,24 @@ class Narration:
         if self._frames_left is not None:
             # Columns count, not frames: some may have been dropped (spec 6.5).
             self._frames_left -= max(0, num_columns - len(spoken) - 1)
-            if self._used_up() and finish == "stop":
-                self._turn = self._turns.next()  # is there more to say?
-                finish = "stop" if self._turn is None else "length"
+            if self._used_up() and finish == "stop" and self._more_to_say():
+                finish = "length"
         if finish != "stop" and self._finish == "stop":
             self._finish = finish
         if finish == "cancelled":
             self._cancelled = True
         else:  # the next one is made while this one is heard
-            with contextlib.suppress(QueueFullError, InvalidRequestError):
+            with contextlib.suppress(Exception):
                 self._start_next()  # errors come up again when the next piece is asked for
         return TurnEnd(turn.speaker, len(turn.text), spoken.shape[1], finish)
+
+    def _more_to_say(self) -> bool:
+        """Whether another turn follows, or what cannot be read."""
+        try:
+            self._turn = self._turns.next()
+        except Exception:
+            return True
+        return self._turn is not None
 
     def _touch(
         self, audible: bool, started: Timing | None = None, *, finished: bool = False

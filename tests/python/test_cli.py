@@ -12,6 +12,8 @@ import soundfile
 from typer.testing import Result
 
 from commands import run
+from higgs_rt import InvalidRequestError
+from higgs_rt.cli.speak import read_file
 from higgs_rt.speech import SpeechStream
 from recordings import make_recording
 
@@ -320,6 +322,26 @@ def test_a_file_is_spoken_as_it_is_read(model: list[str], tmp_path: Path) -> Non
     assert wrong.exit_code == 1
     assert "UTF-8" in wrong.stderr
     assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_a_file_that_is_broken_further_on_is_an_error(model: list[str], tmp_path: Path) -> None:
+    text, out = tmp_path / "text.txt", tmp_path / "out.wav"
+    begin = "Sé it is.\r\n".encode() * 400
+    text.write_bytes(begin + b"And caf\xe9 it is. " + b"So it is. " * 600)
+    said = ["--max-seconds", "9999", *model]
+    result = run("speak", "--file", text, "-o", out, *said)
+    one_line_error(result, "text.txt", "UTF-8", f"byte {len(begin) + 7}")
+    assert not out.exists()
+
+
+def test_text_files_are_read_as_text(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    written = "Zürich — 東京.\r\n\r\nSo.\rYes.\n" * 700
+    text.write_bytes(written.encode())
+    assert "".join(read_file(text)) == written.replace("\r\n", "\n").replace("\r", "\n")
+    text.write_bytes(b"So it is. \xe6\x9d")
+    with pytest.raises(InvalidRequestError, match=r"unexpected end of data at byte 10"):
+        list(read_file(text))
 
 
 def test_serve_says_what_is_wrong(

@@ -367,6 +367,67 @@ def test_memory_stays_flat(runtime: Runtime) -> None:
     assert peaks[1] < peaks[0] + 100_000
 
 
+SAID = "The sun rises in the east. " * 3
+
+
+def unreadable() -> Iterator[str]:
+    yield SAID
+    raise OSError("the file is gone")
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (lambda: iter([SAID, 5, "This is never said."]), InvalidRequestError),
+        (unreadable, OSError),
+    ],
+)
+def test_an_unreadable_text_is_an_error_behind_what_was_said(
+    runtime: Runtime, text: Any, error: type[Exception]
+) -> None:
+    options: dict[str, Any] = {"seed": 5, "max_turn_chars": 60, "max_chunk_frames": 8}
+    said = runtime.speak(iter([SAID]), **options).samples
+    with pytest.raises(error):
+        runtime.speak(text(), **options)
+    stream = runtime.stream(text(), **options)
+    heard: list[NDArray[np.float32]] = []
+    with pytest.raises(error):
+        heard.extend(stream)
+    np.testing.assert_allclose(np.concatenate(heard), said, atol=1e-6)
+    assert stream.finish == "error"
+    assert stream.num_turns == 2
+    with pytest.raises(error):  # and whenever it is asked again
+        stream.next()
+
+    async def awaited() -> None:
+        heard.clear()
+        stream = runtime.astream(text(), **options)
+        with pytest.raises(error):
+            async for part in stream:
+                heard.append(part)
+        assert stream.finish == "error"
+
+    asyncio.run(awaited())
+    np.testing.assert_allclose(np.concatenate(heard), said, atol=1e-6)
+
+
+def test_a_turn_that_cannot_be_asked_for_is_an_error_behind_what_was_said(
+    runtime: Runtime,
+) -> None:
+    async def main() -> None:
+        turns, stream = runtime.live(seed=5, max_turn_chars=20)
+        turns.feed("It is here. And <|eot_id|> is not.")
+        turns.close()
+        with pytest.raises(InvalidRequestError, match="control token"):
+            async for _ in stream:
+                pass
+        assert stream.num_turns == 1
+        assert stream.seconds > 0
+        assert stream.num_samples == 960 * (stream.turn.num_frames if stream.turn else 0)
+
+    asyncio.run(main())
+
+
 def test_options_are_checked(runtime: Runtime) -> None:
     for fault in (
         {"dialogue": "x"},

@@ -158,6 +158,18 @@ def test_text_as_it_is_written() -> None:
     assert maker.pop() is None
 
 
+def test_an_error_comes_behind_what_was_read_before_it() -> None:
+    def broken() -> Iterator[str]:
+        yield "One is here. Two is he"
+        yield "re. Three. "
+        raise OSError("gone")
+
+    turns = split_turns(broken(), 25)
+    assert [next(turns).text, next(turns).text] == ["One is here. Two is here.", "Three."]
+    with pytest.raises(OSError, match="gone"):
+        next(turns)
+
+
 def test_limits() -> None:
     with pytest.raises(InvalidRequestError, match=r"\[max_turn_chars\].*8.*7"):
         list(split_turns("x", 7))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import itertools
 import sys
 import time
@@ -158,12 +160,21 @@ def _words(text: str | None, file: Path | None) -> str | Iterator[str]:
 
 def read_file(path: Path) -> Iterator[str]:
     """A text file in pieces of a few thousand characters."""
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), translate=True)
+    count = 0  # bytes that were read
     try:
-        with path.open(encoding="utf-8") as file:
-            while piece := file.read(4096):
-                yield piece
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open("rb") as file:
+            while data := file.read(4096):
+                count += len(data)
+                yield decoder.decode(data)
+            yield decoder.decode(b"", final=True)
+    except OSError as error:
         raise InvalidRequestError(f"[{path}] expected a UTF-8 text, got: {error}") from None
+    except UnicodeDecodeError as error:
+        at = count - len(error.object) + error.start
+        raise InvalidRequestError(
+            f"[{path}] expected a UTF-8 text, got {error.reason} at byte {at}"
+        ) from None
 
 
 def read_text(text: str) -> str:

@@ -133,15 +133,25 @@ class TurnMaker:
 def split_turns(
     text: str | Iterable[str], max_chars: int, *, language: str | None = AUTO
 ) -> Iterator[Turn]:
-    """The turns of a text, given whole or in pieces; of it no more than a few turns are held."""
+    """The turns of a text, given whole or in pieces; of it no more than a few turns are held.
+
+    An error while the text is read is raised behind the turns of what was read before it.
+    """
     maker = TurnMaker(max_chars, language=language)
-    for piece in slices(text):
+    pieces = slices(text)
+    while True:
+        try:
+            piece = next(pieces, None)
+        except Exception:
+            maker.close()
+            yield from iter(maker.pop, None)
+            raise
+        if piece is None:
+            break
         maker.feed(piece)
-        while (turn := maker.pop()) is not None:
-            yield turn
+        yield from iter(maker.pop, None)
     maker.close()
-    while (turn := maker.pop()) is not None:
-        yield turn
+    yield from iter(maker.pop, None)
 
 
 def slices(text: str | Iterable[str]) -> Iterator[str]:
