@@ -308,7 +308,8 @@ class Narration:
         spoken = spoken[:, : spoken.shape[1] - self._dropped]
         self._spoken = []
         if spoken.shape[1]:
-            self._history_of(turn).append(Reference(spoken, turn.text))
+            asked = self._builder.asked(self._job, turn)
+            self._history_of(turn).append(Reference(spoken, asked))
         if self._frames_left is not None:
             # Columns count, not frames: some may have been dropped (spec 6.5).
             self._frames_left -= max(0, num_columns - len(spoken) - 1)

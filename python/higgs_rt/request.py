@@ -35,10 +35,12 @@ from higgs_rt.prompt import (
     build_prompt,
     check_language,
     check_text,
+    normalize_text,
     num_positions,
     speaker_tags,
     spell_out,
 )
+from higgs_rt.prompt.normalize import SPEAKER_TAG
 from higgs_rt.voices import Voice, VoiceStore
 from higgs_rt.voices.encode import RecordingSource
 
@@ -143,7 +145,7 @@ class RequestBuilder:
 
     def request(self, job: Job, text: str, *, stream: bool) -> native.Request:
         """One request for all of a text."""
-        segments = self._prompt(job, text, job.speakers, job.history)
+        segments = self._prompt(job, _asked(job, text), job.speakers, job.history)
         return native.Request(
             [_native_segment(segment) for segment in segments],
             job.sampling,
@@ -153,6 +155,23 @@ class RequestBuilder:
             max_chunk_frames=job.max_chunk_frames,
             adapter=job.adapter,
         )
+
+    def asked(self, job: Job, turn: Turn) -> str:
+        """What the prompt of a turn asks for, now and as history of later ones (spec 4.6, 4.7)."""
+        if job.dialogue == "voices" or turn.speaker is None:
+            return _asked(job, turn.text)
+        return _asked(job, f"[SPEAKER{turn.speaker}] {turn.text}")
+
+    def transcript(self, text: str, options: SpeakOptions) -> str:
+        """A whole text as its prompts ask for it."""
+        if (options.get("dialogue") or self._settings.dialogue) == "voices":
+            text = SPEAKER_TAG.sub(" ", text)
+        if not options.get("normalize", True):
+            return text
+        language = options.get("language", AUTO)
+        if language is not None:
+            text = spell_out(text, check_language(language))
+        return normalize_text(text)
 
     def turn(
         self,
@@ -167,12 +186,10 @@ class RequestBuilder:
 
         chunk_frames: those of the first chunk, and the most of a later one.
         """
-        text, speakers = turn.text, job.speakers
-        check_text(text, max_chars=self._max_text_chars)
+        check_text(turn.text, max_chars=self._max_text_chars)
+        text, speakers = self.asked(job, turn), job.speakers
         if job.dialogue == "voices":
             speakers = (self._voice_of(job, turn),) if job.speakers else ()
-        elif turn.speaker is not None:
-            text = f"[SPEAKER{turn.speaker}] {text}"
         heard = [*job.history, *context]
         while True:
             segments = self._prompt(job, text, speakers, heard)
@@ -219,6 +236,7 @@ class RequestBuilder:
         speakers: Sequence[Reference | Profile],
         history: Sequence[Reference],
     ) -> list[Segment]:
+        """`text` is what `asked` returned: it is not normalised again."""
         return build_prompt(
             text,
             self._tokenizer,
@@ -226,7 +244,7 @@ class RequestBuilder:
             scene=job.scene,
             placement=job.placement,
             convention=self._convention,
-            normalize=job.normalize,
+            normalize=False,
             max_chars=max(len(text), DEFAULT_MAX_TEXT_CHARS),
             history=history,
             tags=job.tags,
@@ -328,6 +346,10 @@ class RequestBuilder:
                 f"(max_sequence), got {max_seconds}"
             )
         return math.ceil(max_seconds * self._frame_rate) + extra
+
+
+def _asked(job: Job, text: str) -> str:
+    return normalize_text(text) if job.normalize else text
 
 
 def estimated_seconds(text: str) -> float:

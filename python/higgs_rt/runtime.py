@@ -195,6 +195,10 @@ class Runtime:
         turns = LiveTurns(job.max_turn_chars or UNLIMITED_CHARS, job.language)
         return turns, self._narrate(turns, job, AsyncSpeechStream, stream=True)
 
+    def transcript(self, text: str, **options: Unpack[SpeakOptions]) -> str:
+        """`text` as the model is asked for it: the transcript of its speech in a `history`."""
+        return self._builder.transcript(text, options)
+
     @property
     def voices(self) -> VoiceStore:
         """Stored voices: add, list, show, remove."""

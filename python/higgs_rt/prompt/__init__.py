@@ -91,7 +91,8 @@ def build_prompt(
 
     Scene, transcripts and descriptions are limited to `max_chars` characters each, like the text;
     of these only the text is normalised (spec 4.6). `history` and `tags` are those of
-    `speech_messages`. Raises InvalidRequestError naming the field.
+    `speech_messages`; a transcript of the history is what was asked for, as it was normalised.
+    Raises InvalidRequestError naming the field.
     """
     check_text(text, max_chars=max_chars)
     if scene is not None:
@@ -103,6 +104,8 @@ def build_prompt(
         else:
             field = f"description of speaker {index}"
             check_text(speaker.description, field=field, max_chars=max_chars)
+    for turn in history:
+        refuse_control_tokens(turn.transcript, field="history")
     if normalize:
         text = normalize_text(text)
         refuse_control_tokens(text, field="text")
