@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from higgs_rt import Runtime
 from higgs_rt.server import ServerSettings, create_app
@@ -19,9 +20,16 @@ from higgs_rt.server.run import make_config
 def served(runtime: Runtime, settings: ServerSettings | None = None) -> Iterator[str]:
     """The address of a server over `runtime`, until the end of the block."""
     settings = settings or ServerSettings()
+    with served_app(create_app(runtime, settings), settings) as address:
+        yield address
+
+
+@contextmanager
+def served_app(app: ASGIApp, settings: ServerSettings) -> Iterator[str]:
+    """The same for any application."""
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    server = uvicorn.Server(make_config(create_app(runtime, settings), settings, lifespan="off"))
+    server = uvicorn.Server(make_config(app, settings, lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     deadline = time.monotonic() + 20
