@@ -7,6 +7,7 @@ import io
 import json
 from typing import Any
 
+import httpx
 import numpy as np
 import openai
 import pytest
@@ -56,6 +57,30 @@ def test_chat_speaks_and_goes_on(client: openai.OpenAI, demo: Runtime) -> None:
     assert transcript == "And then it rises again."
     assert finish in ("stop", "length")
     assert len(data) > 10_000
+
+
+def test_chat_goes_on_from_what_was_asked_for(
+    url: str, demo: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, list[str]]] = []
+    build = demo._builder._prompt
+
+    def spy(job: Any, text: str, speakers: Any, history: Any) -> Any:
+        asked.append((text, [turn.transcript for turn in history]))
+        return build(job, text, speakers, history)
+
+    monkeypatch.setattr(demo._builder, "_prompt", spy)
+    messages: list[Any] = [{"role": "user", "content": "It is 5 (or not)\u2026"}]
+    body = {"model": "gpt-audio", "modalities": ["audio"], "audio": {"format": "wav"}}
+    for _ in range(2):
+        chat = {**body, "messages": messages, "max_seconds": 1}
+        answer = httpx.post(f"{url}/v1/chat/completions", json=chat, timeout=30)
+        assert answer.status_code == 200, answer.text
+        audio = answer.json()["choices"][0]["message"]["audio"]
+        assert audio["transcript"] == "It is 5 (or not)\u2026"
+        messages = [*messages, {"role": "assistant", "audio": {"id": audio["id"]}}, messages[0]]
+    said = "It is five or not ..."
+    assert asked == [(said, []), (said, [said])]
 
 
 def test_tokens_are_frames(client: openai.OpenAI) -> None:

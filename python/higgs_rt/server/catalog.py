@@ -136,7 +136,7 @@ def _add_voices(router: APIRouter, service: Service) -> None:
     async def add_voice(request: Request) -> Response:
         check_change()
         name, text, data, replace = await _upload(request, service)
-        await service.add_voice(name, data, text, replace=replace)
+        await service.add_voice(name, data, text, replace=replace, gone=request.is_disconnected)
         added = await run_in_threadpool(card, name)
         return JSONResponse(added.model_dump(), 201)
 

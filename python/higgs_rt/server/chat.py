@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
@@ -12,6 +13,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from higgs_rt.options import SpeakOptions
 from higgs_rt.prompt import Reference
 from higgs_rt.prompt.layouts import INSTRUCTION, MULTISPEAKER_INSTRUCTION
 from higgs_rt.prompt.tokenizer import SCENE_END, SCENE_START
@@ -35,10 +37,19 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
 }
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """An assistant's message, and the words of the user's before it."""
+
+    message: ChatMessage
+    asked: str
+    where: str
+
+
 @dataclass
 class _Conversation:
     scene: str | None = None
-    history: list[Reference] = field(default_factory=list)
+    answers: list[_Answer] = field(default_factory=list)
     text: str = ""
 
 
@@ -59,14 +70,8 @@ def chat_router(service: Service) -> APIRouter:
             raise Problem(
                 400, "[modalities] expected audio among them", "invalid_value", "modalities"
             )
-        talk = await _read(service, body.messages)
+        talk = _read(body.messages)
         service.check_input(talk.text, "messages")
-        options = await service.options(body, body.audio.voice, model=body.model, scene=talk.scene)
-        tokens = body.max_completion_tokens or body.max_tokens
-        if tokens is not None and body.max_seconds is None:
-            options["max_seconds"] = tokens / service.runtime.frame_rate
-        if talk.history:
-            options["history"] = talk.history
         wanted = body.audio.format
         if body.stream and wanted not in ("pcm16", "pcm", "mp3", "opus", "aac", "flac"):
             raise Problem(
@@ -89,8 +94,12 @@ def chat_router(service: Service) -> APIRouter:
             form = _Whole(service, body.model, talk.text, encoder)
 
         async def opener() -> AsyncSpeechStream:
+            options = await _options(service, body, talk)
             stream = await service.runtime.asubmit(talk.text, stream=True, **options)
             stream.keep_frames()
+            form.transcript = await asyncio.to_thread(
+                service.runtime.transcript, talk.text, **options
+            )
             form.stream = stream
             return stream
 
@@ -99,7 +108,19 @@ def chat_router(service: Service) -> APIRouter:
     return router
 
 
-async def _read(service: Service, messages: list[ChatMessage]) -> _Conversation:
+async def _options(service: Service, body: ChatRequest, talk: _Conversation) -> SpeakOptions:
+    """The request as options of the runtime, with what was said before."""
+    spoken = [await _spoken(service, answer) for answer in talk.answers]
+    options = await service.options(body, body.audio.voice, model=body.model, scene=talk.scene)
+    tokens = body.max_completion_tokens or body.max_tokens
+    if tokens is not None and body.max_seconds is None:
+        options["max_seconds"] = tokens / service.runtime.frame_rate
+    if history := [one for one in spoken if one is not None]:
+        options["history"] = history
+    return options
+
+
+def _read(messages: list[ChatMessage]) -> _Conversation:
     """System text is the scene; pairs of user text and assistant audio are what was said."""
     talk = _Conversation()
     asked: str | None = None
@@ -112,9 +133,7 @@ async def _read(service: Service, messages: list[ChatMessage]) -> _Conversation:
         else:
             if asked is None:
                 raise Problem(400, f"[{where}] expected a user message before it", "invalid_value")
-            spoken = await _spoken(service, message, asked, where)
-            if spoken is not None:
-                talk.history.append(spoken)
+            talk.answers.append(_Answer(message, asked, where))
             asked = None
     if not asked:
         raise Problem(
@@ -139,9 +158,8 @@ def _text(message: ChatMessage, where: str) -> str:
     return " ".join(part.text or "" for part in parts)
 
 
-async def _spoken(
-    service: Service, message: ChatMessage, asked: str, where: str
-) -> Reference | None:
+async def _spoken(service: Service, answer: _Answer) -> Reference | None:
+    message, where = answer.message, answer.where
     if message.audio is not None:
         known = service.spoken.get(message.audio.id)
         if known is None:
@@ -155,7 +173,7 @@ async def _spoken(
     if isinstance(message.content, list):
         for part in message.content:
             if part.input_audio is not None:
-                return await service.reference(part.input_audio.data, asked, where)
+                return await service.reference(part.input_audio.data, answer.asked, where)
     return None  # words without sound: nothing to go on from
 
 
@@ -180,6 +198,7 @@ class _Completion:
         self._audio_id = f"audio_{'' if number is None else f'{number}_'}{secrets.token_hex(12)}"
         self._created = int(time.time())
         self.stream: AsyncSpeechStream | None = None
+        self.transcript = text  # as the prompt has it
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {
@@ -193,7 +212,7 @@ class _Completion:
         """For a message that goes on from this answer."""
         frames = None if self.stream is None else self.stream.kept_frames
         if frames is not None:
-            self._service.spoken.put(self._audio_id, Reference(frames, self._text))
+            self._service.spoken.put(self._audio_id, Reference(frames, self.transcript))
 
     def _usage(self, report: RequestReport) -> dict[str, Any]:
         frames = round(report.seconds * self._service.runtime.frame_rate)

@@ -9,7 +9,7 @@ import hashlib
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar, cast
 
@@ -17,10 +17,12 @@ from higgs_rt.audio import Audio, read_audio_bytes
 from higgs_rt.errors import InvalidRequestError, VoiceError
 from higgs_rt.options import SpeakOptions
 from higgs_rt.prompt import Reference, check_text
+from higgs_rt.prompt.chatml import Codes
 from higgs_rt.runtime import Runtime
+from higgs_rt.server.encoding import EncodingQueue, to_its_end
 from higgs_rt.server.metrics import Metrics
 from higgs_rt.server.pacing import Pacer
-from higgs_rt.server.problems import Problem, is_fault
+from higgs_rt.server.problems import Problem, is_fault, problem_of
 from higgs_rt.server.schemas import RequestReport, SamplingFields, VoiceId
 from higgs_rt.server.settings import ServerSettings
 from higgs_rt.voices.recordings import NoRecordings, RecordingCache
@@ -32,6 +34,7 @@ _KEPT_SECONDS = 3600.0
 _BROKEN_AFTER = 3  # requests in a row that failed for no fault of theirs
 
 _Kept = TypeVar("_Kept")
+Gone = Callable[[], Awaitable[bool]]
 
 
 class Kept(Generic[_Kept]):
@@ -72,12 +75,12 @@ class Service:
         self.spoken: Kept[Reference] = Kept(64)  # codes of chat answers, by audio id
         self._references: Kept[Reference] = Kept(256)  # voices and encoded recordings
         self._recordings = self._open_recordings()  # the same on disk
-        self._encoding = asyncio.Lock()  # one at a time: it uses all cores
         self._pacer = Pacer(runtime)
         self._in_flight = 0
         self._failures = 0
         places = runtime.max_batch + runtime.max_queue
         self._places = settings.max_requests or places
+        self._encoding = EncodingQueue(self._places, metrics)
 
     @property
     def full(self) -> bool:
@@ -218,27 +221,61 @@ class Service:
         if (known := self._references.get(key)) is not None:
             return known
         check_text(transcript, field="ref_text")
-        codes = await asyncio.to_thread(self._recordings.get, audio_bytes)
-        longest = self.settings.max_reference_seconds * self.runtime.frame_rate
-        if codes is None or codes.shape[1] > longest + 1:
-            audio = await asyncio.to_thread(self.read_recording, audio_bytes, field)
-            async with self._encoding:
-                encoder = self.runtime.voices.encoder
-                voice = await asyncio.to_thread(encoder.encode, "reference", audio, transcript)
-            codes = voice.codes
-            await asyncio.to_thread(self._recordings.put, audio_bytes, codes)
+        codes = await asyncio.to_thread(self._known_codes, audio_bytes)
+        if codes is None:
+            async with self._encoding.turn():
+                # Another request may have brought the same recording meanwhile.
+                if (known := self._references.get(key)) is not None:
+                    return known
+                try:
+                    codes = await to_its_end(lambda: self._codes(audio_bytes, transcript, field))
+                except Exception as error:  # not the model's, which would make it `broken`
+                    raise problem_of(error) from error
+                return self._keep(key, codes, transcript)  # the next one finds it
+        return self._keep(key, codes, transcript)
+
+    def _keep(self, key: str, codes: Codes, transcript: str) -> Reference:
         reference = Reference(codes, transcript.strip())
         self._references.put(key, reference)
         return reference
 
-    async def add_voice(self, name: str, data: bytes, transcript: str, *, replace: bool) -> None:
-        """Encode a recording and store it; Problem 409 when the name is taken."""
+    def _known_codes(self, data: bytes) -> Codes | None:
+        """The codes of a recording on disk, unless it is longer than what is taken now."""
+        codes = self._recordings.get(data)
+        longest = self.settings.max_reference_seconds * self.runtime.frame_rate
+        return None if codes is None or codes.shape[1] > longest + 1 else codes
+
+    def _codes(self, data: bytes, transcript: str, field: str) -> Codes:
+        """The codes of a recording, encoded unless that has been done meanwhile."""
+        if (known := self._known_codes(data)) is not None:
+            return known
+        audio = self.read_recording(data, field)
+        codes = self.runtime.voices.encoder.encode("reference", audio, transcript).codes
+        self._recordings.put(data, codes)
+        return codes
+
+    async def add_voice(
+        self, name: str, data: bytes, transcript: str, *, replace: bool, gone: Gone
+    ) -> None:
+        """Encode a recording and store it; Problem 409 when the name is taken.
+
+        Nothing is done for a client that is `gone` when its turn comes.
+        """
+        self._check_new(name, replace)
+        async with self._encoding.turn():
+            if await gone():
+                raise Problem(499, "the client has gone", "client_gone")
+            self._check_new(name, replace)
+            await to_its_end(lambda: self._add(name, data, transcript, replace))
+
+    def _add(self, name: str, data: bytes, transcript: str, replace: bool) -> None:
+        audio = self.read_recording(data, "ref_audio")
+        self.runtime.voices.add(name, audio, transcript, force=replace)
+
+    def _check_new(self, name: str, replace: bool) -> None:
         store = self.runtime.voices
         if not replace and name in store and not store.is_packaged(name):
             raise Problem(409, f"[name] expected a new name, got {name[:64]!r}", "voice_exists")
-        audio = await asyncio.to_thread(self.read_recording, data, "ref_audio")
-        async with self._encoding:
-            await asyncio.to_thread(store.add, name, audio, transcript, force=replace)
 
     def decode_base64(self, data: str, field: str) -> bytes:
         """Bytes of a base64 string or data: URI. Paths and addresses are not followed."""

@@ -69,10 +69,10 @@ class _Session:
     async def run(self) -> None:
         """One session: start, text, done."""
         start = await self._start()
-        options = await self._service.options(
-            start, start.voice, model=start.model, scene=start.instructions
-        )
         with self._service.place():
+            options = await self._service.options(
+                start, start.voice, model=start.model, scene=start.instructions
+            )
             turns, stream = self._service.runtime.live(**options)
             rate = stream.sample_rate
             await self._send(

@@ -43,9 +43,11 @@ def speech_router(service: Service) -> APIRouter:
         service.refuse_when_full()
         service.check_model(body.model)
         service.check_input(body.input)
-        options = await service.options(body, body.voice, model=body.model, scene=body.instructions)
 
         async def opener() -> AsyncSpeechStream:
+            options = await service.options(
+                body, body.voice, model=body.model, scene=body.instructions
+            )
             return await service.runtime.asubmit(body.input, stream=True, **options)
 
         return SpokenResponse(service, opener, _form(service, body), whole=not body.stream)
