@@ -57,7 +57,17 @@ SNIPPETS = [
     ),
     *("<|eot_id|>", "<|eot", "|>", "<|audio_eos|>", "<SE>", "</SE>", "...", "—", "((", "_", "\x00"),
     *("hello", " world", "Higgs", "the quick brown fox", "isn't", "https://a.b/c?d=1", "Dr.", "&"),
-    *("[SPEAKER0]", "[SPEAKER12] ", "[SPEAKER12345] ", "[laugh]", "[music end]", "20°C", "100%", "“quoted”", "（好）"),
+    *(
+        "[SPEAKER0]",
+        "[SPEAKER12] ",
+        "[SPEAKER12345] ",
+        "[laugh]",
+        "[music end]",
+        "20°C",
+        "100%",
+        "“quoted”",
+        "（好）",
+    ),
 ]
 
 
