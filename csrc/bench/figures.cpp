@@ -11,18 +11,18 @@ double host_share(const Measured& m) {
   return m.device_seconds > 0 ? std::max(0.0, 1 - m.device_seconds / m.wall_seconds) : -1;
 }
 
-std::string steady(const Measured& m) {
-  if (m.steady_seconds == 0) return "-";
+std::string fixed(double value, int digits) {
   std::ostringstream out;
-  out << std::fixed << std::setprecision(1) << m.steady_rate;
+  out << std::fixed << std::setprecision(digits) << value;
   return out.str();
 }
 
+std::string steady(const Measured& m) {
+  return m.steady_seconds == 0 ? "-" : fixed(m.steady_rate, 1);
+}
+
 std::string real_time_factor(const Measured& m) {
-  if (m.poisson) return "-";
-  std::ostringstream out;
-  out << std::fixed << std::setprecision(3) << m.wall_seconds * m.concurrency / m.audio_seconds;
-  return out.str();
+  return m.poisson ? "-" : fixed(m.wall_seconds * m.concurrency / m.audio_seconds, 3);
 }
 
 std::vector<double> burst(const Measured& m) {

@@ -11,6 +11,9 @@ namespace higgs_rt::bench {
 // Share of the time in which the device had nothing to do, in [0, 1]; negative: not measured.
 double host_share(const Measured& measured);
 
+// `value` with so many digits behind the point.
+std::string fixed(double value, int digits);
+
 // The steady rate, "-" when there is none.
 std::string steady(const Measured& measured);
 

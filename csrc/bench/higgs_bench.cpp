@@ -8,7 +8,6 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
-#include <iomanip>
 #include <memory>
 #include <sstream>
 #include <utility>
@@ -88,17 +87,10 @@ struct Result {
   Measured speech;   // with the codec
 };
 
-std::string milliseconds(double seconds) {
-  std::ostringstream out;
-  out << std::fixed << std::setprecision(2) << 1e3 * seconds << " ms";
-  return out.str();
-}
+std::string milliseconds(double seconds) { return fixed(1e3 * seconds, 2) + " ms"; }
 
 std::string p95(const std::vector<double>& seconds) {
-  if (seconds.empty()) return "-";
-  std::ostringstream out;
-  out << std::fixed << std::setprecision(1) << 1e3 * quantile(seconds, 0.95) << " ms";
-  return out.str();
+  return seconds.empty() ? "-" : fixed(1e3 * quantile(seconds, 0.95), 1) + " ms";
 }
 
 void print_header(bool codec) {

@@ -23,6 +23,7 @@ from higgs_rt import (
 )
 from higgs_rt.guards import Guard, GuardLimits
 from higgs_rt.seam import SeamDecoder
+from prompts import watch_prompts
 from waiting import until
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -431,14 +432,7 @@ def test_a_turn_that_cannot_be_asked_for_is_an_error_behind_what_was_said(
 def test_the_history_is_what_the_prompts_asked_for(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prompts: list[tuple[str, list[str]]] = []
-    build = runtime._builder._prompt
-
-    def spy(job: Any, text: str, speakers: Any, history: Any) -> Any:
-        prompts.append((text, [turn.transcript for turn in history]))
-        return build(job, text, speakers, history)
-
-    monkeypatch.setattr(runtime._builder, "_prompt", spy)
+    prompts = watch_prompts(runtime, monkeypatch)
     script = ["[SPEAKER0] Is it 5 (or\tnot) [laugh]?", "[SPEAKER1] So it is… [music\tstart]"]
     script = [*script, "[SPEAKER0] \u300cAnd I\u300d"]
     asked = [

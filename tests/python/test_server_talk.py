@@ -15,6 +15,7 @@ import soundfile
 from websockets.sync.client import connect
 
 from higgs_rt import Runtime
+from prompts import watch_prompts
 
 pytestmark = pytest.mark.usefixtures("quiet")
 TEXT = "The sun rises in the east. It sets in the west, and then it is dark."
@@ -62,14 +63,7 @@ def test_chat_speaks_and_goes_on(client: openai.OpenAI, demo: Runtime) -> None:
 def test_chat_goes_on_from_what_was_asked_for(
     url: str, demo: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[str, list[str]]] = []
-    build = demo._builder._prompt
-
-    def spy(job: Any, text: str, speakers: Any, history: Any) -> Any:
-        asked.append((text, [turn.transcript for turn in history]))
-        return build(job, text, speakers, history)
-
-    monkeypatch.setattr(demo._builder, "_prompt", spy)
+    asked = watch_prompts(demo, monkeypatch)
     messages: list[Any] = [{"role": "user", "content": "It is 5 (or not)\u2026"}]
     body = {"model": "gpt-audio", "modalities": ["audio"], "audio": {"format": "wav"}}
     for _ in range(2):
